@@ -1,0 +1,195 @@
+"""Keypoints to heatmaps and back: the two halves of one code, so that neither can drift.
+
+A map is a Gaussian of known width round the keypoint, or what a network makes of it: the belief about
+where the keypoint is, blurred by that Gaussian. Decoding is a soft-argmax through a Gaussian window
+that walks to the blob and takes its width ("adaptive moments", Bernstein and Jarvis, AJ 123:583, 2002,
+sec. 3.1; for the plain soft-argmax see Sun et al., "Integral Human Pose Regression", 2018, eq. 2).
+A window that sits still cuts one flank of the blob more than the other and pulls the answer towards
+its centre; one that ends centred on the answer does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import PoseNodeError
+
+# A window this many times as wide as the blob leaves 80 % of the blob's variance in sight.
+_WINDOW_PER_BLOB = 2.0
+# The window may grow to this share of the map's longer side; a blob wider than that is "anywhere".
+_WIDEST_WINDOW = 0.35
+_SMALLEST_VARIANCE = 1e-3  # px²; a blob of one pixel would have none
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How maps become keypoints."""
+
+    threshold: float = 0.1  # a keypoint counts when max(map) >= threshold * max(all maps)
+    scale: float = 1.0  # covariances times this, found by calibration
+    min_variance_px2: float = 0.01  # no keypoint is more certain than this, map px²
+    iterations: int = 6  # steps of the window; half of them suffice for a clean blob
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """Decoded keypoints, K of them behind any leading axes, in pixels of the map."""
+
+    points_px: np.ndarray  # (..., K, 2) x, y; NaN where the map is empty or not finite
+    covariances_px: np.ndarray  # (..., K, 2, 2) px²
+    confidences: np.ndarray  # (..., K) the map's maximum
+    counts: np.ndarray  # (..., K) bool, whether the keypoint is seen well enough to be used
+
+
+def encode(points_px: np.ndarray, size: tuple[int, int], sigma_px: float) -> np.ndarray:
+    """One Gaussian of height 1 for every point, at its true place between the pixels.
+
+    points_px (..., K, 2) and sigma_px in map pixels, size (width, height) -> (..., K, height, width)
+    float32. A point that is not finite gets an empty map. The map of a point outside holds the flank
+    that reaches in.
+    """
+    _check_sigma(sigma_px)
+    points = np.asarray(points_px, dtype=np.float64)
+    if points.ndim < 2 or points.shape[-1] != 2:
+        raise PoseNodeError(
+            f'Keypoints to encode have shape {points.shape}, wanted (..., K, 2) in map pixels.'
+        )
+    width, height = size
+    known = np.isfinite(points).all(axis=-1, keepdims=True)
+    points = np.where(known, points, np.inf)
+    # A Gaussian of two variables is the product of two of one.
+    columns = np.exp(-0.5 * ((np.arange(width) - points[..., :1]) / sigma_px) ** 2)
+    rows = np.exp(-0.5 * ((np.arange(height) - points[..., 1:]) / sigma_px) ** 2)
+    return (rows[..., :, None] * columns[..., None, :]).astype(np.float32)
+
+
+def decode(maps: np.ndarray, sigma_px: float, options: DecodeOptions | None = None) -> Keypoints:
+    """Where the keypoints are, how sure that is, and which of them count.
+
+    maps (..., K, h, w), not negative, of any scale: softmax maps and regressed Gaussians alike.
+    sigma_px is the width of the Gaussian they were trained on, map pixels: it is taken off the
+    covariance again, because it is the target's blur and not the network's doubt.
+
+    What the map holds elsewhere, a second mode or a flat floor, is belief in another place: with the
+    share q of the mass in the blob, the keypoint has the expected information q C⁻¹ + (1 - q) A⁻¹,
+    where C is the blob's covariance and A that of a point that may be anywhere on the map.
+    """
+    _check_sigma(sigma_px)
+    options = options or DecodeOptions()
+    maps = np.asarray(maps)
+    if maps.ndim < 3 or not np.issubdtype(maps.dtype, np.floating):
+        raise PoseNodeError(
+            f'Heatmaps are {maps.dtype} of shape {maps.shape}, wanted floating point (..., K, h, w).'
+        )
+    *leading, height, width = maps.shape
+    flat = maps.reshape(-1, height * width)
+    peaks, peak_at = flat.max(axis=1), flat.argmax(axis=1)
+    # One NaN poisons the maximum; an infinity is one itself. Either way nothing is known.
+    usable = np.isfinite(peaks) & (peaks > 0.0)
+    blobs = np.where(usable[:, None], flat, 0.0) / np.where(usable, peaks, 1.0)[:, None]
+    # A regressed map rings below zero, and negative mass has no centre.
+    blobs = np.maximum(blobs, 0.0).astype(np.float32, copy=False)
+    total = blobs.sum(axis=1, dtype=np.float64)
+    # The floor is taken off for the walk, or the window would widen to see ever more of it. Every
+    # seventh pixel gives the median at a seventh of the price.
+    floor = np.median(blobs[:, ::7], axis=1, keepdims=True)
+    blobs = np.maximum(blobs - floor, 0.0).reshape(-1, height, width)
+
+    start = np.stack((peak_at % width, peak_at // width), axis=1).astype(np.float64)
+    points, covariances, masses = _walk(blobs, start, sigma_px, options.iterations)
+    share = np.clip(masses / np.maximum(total, 1e-9), 0.0, 1.0)[:, None, None]
+    anywhere = _anywhere(height, width)
+    doubt = _clamped(covariances - sigma_px**2 * np.eye(2), options.min_variance_px2, anywhere)
+    information = share * np.linalg.inv(doubt) + (1.0 - share) / anywhere * np.eye(2)
+    covariances = options.scale * np.linalg.inv(information)
+
+    points[~usable] = np.nan
+    covariances[~usable] = options.scale * anywhere * np.eye(2)
+    confidences = np.where(usable, peaks, 0.0).reshape(leading)
+    best = confidences.max(axis=-1, keepdims=True, initial=0.0)
+    usable = usable.reshape(leading)
+    return Keypoints(
+        points_px=points.reshape(*leading, 2),
+        covariances_px=covariances.reshape(*leading, 2, 2),
+        confidences=confidences,
+        counts=usable & (confidences >= options.threshold * best),
+    )
+
+
+def _walk(
+    blobs: np.ndarray, start: np.ndarray, sigma_px: float, iterations: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centre (N, 2), covariance (N, 2, 2) and mass (N,) of the blob nearest to each start.
+
+    Under a Gaussian window of covariance W a Gaussian blob of covariance C at distance d shows the
+    covariance V = (C⁻¹ + W⁻¹)⁻¹ and the centre (I - V W⁻¹) d away from the window's: both are solved
+    for C and d, exactly for a Gaussian and by iteration for anything else.
+    """
+    height, width = blobs.shape[1:]
+    narrowest = (_WINDOW_PER_BLOB * sigma_px) ** 2
+    widest = max(narrowest, (_WIDEST_WINDOW * max(height, width)) ** 2)
+    limit = np.array([width - 1.0, height - 1.0])
+    points = start
+    windows = np.full(len(blobs), narrowest)
+    for _ in range(iterations):
+        shift, covariances, _ = _look(blobs, points, windows)
+        variances = 0.5 * np.trace(covariances, axis1=1, axis2=2)
+        # Held within one window's width: where the blob has no edge, the equation has no answer.
+        gain, reach = 1.0 + np.minimum(variances / windows, 1.0), np.sqrt(windows)
+        step = np.clip(gain[:, None] * shift, -reach[:, None], reach[:, None])
+        points = np.clip(points + step, 0.0, limit)
+        windows = np.clip(_WINDOW_PER_BLOB**2 * variances, narrowest, widest)
+    _, covariances, masses = _look(blobs, points, windows)
+    return points, covariances, masses
+
+
+def _look(
+    blobs: np.ndarray, points: np.ndarray, windows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One look through windows of variance (N,) centred on points (N, 2).
+
+    Returns the mean seen, relative to the window's centre (N, 2), the covariance of the blob with the
+    window's effect taken out (N, 2, 2), and the mass of that blob (N,).
+    """
+    height, width = blobs.shape[1:]
+    # The window is separable, so all six moments are two small matrix products per map.
+    dx = np.arange(width) - points[:, :1]
+    dy = np.arange(height) - points[:, 1:]
+    window_x = np.exp(-0.5 * dx**2 / windows[:, None])
+    window_y = np.exp(-0.5 * dy**2 / windows[:, None])
+    across = np.stack((window_x, window_x * dx, window_x * dx**2), axis=2).astype(np.float32)
+    down = np.stack((window_y, window_y * dy, window_y * dy**2), axis=1)
+    moments = down @ (blobs @ across)  # [n, power of y, power of x]
+    mass = np.maximum(moments[:, 0, 0], 1e-12)
+    mean = np.stack((moments[:, 0, 1], moments[:, 1, 0]), axis=1) / mass[:, None]
+    seen = np.empty((len(blobs), 2, 2))
+    seen[:, 0, 0], seen[:, 1, 1] = moments[:, 0, 2] / mass, moments[:, 2, 0] / mass
+    seen[:, 0, 1] = seen[:, 1, 0] = moments[:, 1, 1] / mass
+    seen -= mean[:, :, None] * mean[:, None, :]
+
+    variances, axes = np.linalg.eigh(seen)
+    variances = np.maximum(variances, _SMALLEST_VARIANCE)
+    information = 1.0 / variances - 1.0 / windows[:, None]
+    freed = 1.0 / np.clip(information, 1.0 / _anywhere(height, width), 1.0 / _SMALLEST_VARIANCE)
+    covariances = (axes * freed[:, None, :]) @ axes.swapaxes(1, 2)
+    # Under the window the mass of a Gaussian shrinks by sqrt(det V / det C).
+    masses = mass * np.sqrt((freed / variances).prod(axis=1))
+    return mean, covariances, masses
+
+
+def _clamped(covariances: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Symmetric matrices (N, 2, 2) with their eigenvalues held between `low` and `high`."""
+    variances, axes = np.linalg.eigh(covariances)
+    return (axes * np.clip(variances, low, high)[:, None, :]) @ axes.swapaxes(1, 2)
+
+
+def _anywhere(height: int, width: int) -> float:
+    """The variance of a point that may be anywhere on the map's longer side, px²."""
+    return max(max(height, width) ** 2 / 12.0, 1.0)
+
+
+def _check_sigma(sigma_px: float) -> None:
+    if not (np.isfinite(sigma_px) and sigma_px > 0.0):
+        raise PoseNodeError(f'sigma_px is {sigma_px}, wanted a positive width in map pixels.')

@@ -1,11 +1,11 @@
 """Keypoints to heatmaps and back: the two halves of one code, so that neither can drift.
 
-A map is a Gaussian of known width round the keypoint, or what a network makes of it: the belief about
-where the keypoint is, blurred by that Gaussian. Decoding is a soft-argmax through a Gaussian window
-that walks to the blob and takes its width ("adaptive moments", Bernstein and Jarvis, AJ 123:583, 2002,
-sec. 3.1; for the plain soft-argmax see Sun et al., "Integral Human Pose Regression", 2018, eq. 2).
-A window that sits still cuts one flank of the blob more than the other and pulls the answer towards
-its centre; one that ends centred on the answer does not.
+A map is a Gaussian of known width round the keypoint, or what a network makes of it: the belief
+about where the keypoint is, blurred by that Gaussian. Decoding is a soft-argmax through a Gaussian
+window that walks to the blob and takes its width ("adaptive moments", Bernstein and Jarvis, AJ
+123:583, 2002, sec. 3.1; for the plain soft-argmax see Sun et al., "Integral Human Pose
+Regression", 2018, eq. 2). A window that sits still cuts one flank of the blob more than the other
+and pulls the answer towards its centre; one that ends centred on the answer does not.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Keypoints:
 def encode(points_px: np.ndarray, size: tuple[int, int], sigma_px: float) -> np.ndarray:
     """One Gaussian of height 1 for every point, at its true place between the pixels.
 
-    points_px (..., K, 2) and sigma_px in map pixels, size (width, height) -> (..., K, height, width)
-    float32. A point that is not finite gets an empty map. The map of a point outside holds the flank
-    that reaches in.
+    points_px (..., K, 2) and sigma_px in map pixels, size (width, height) -> (..., K, height,
+    width) float32. A point that is not finite gets an empty map. The map of a point outside holds
+    the flank that reaches in.
     """
     _check_sigma(sigma_px)
     points = np.asarray(points_px, dtype=np.float64)
@@ -72,16 +72,16 @@ def decode(maps: np.ndarray, sigma_px: float, options: DecodeOptions | None = No
     sigma_px is the width of the Gaussian they were trained on, map pixels: it is taken off the
     covariance again, because it is the target's blur and not the network's doubt.
 
-    What the map holds elsewhere, a second mode or a flat floor, is belief in another place: with the
-    share q of the mass in the blob, the keypoint has the expected information q C⁻¹ + (1 - q) A⁻¹,
-    where C is the blob's covariance and A that of a point that may be anywhere on the map.
+    What the map holds elsewhere, a second mode or a flat floor, is belief in another place: with
+    the share q of the mass in the blob, the keypoint has the expected information q C⁻¹ + (1 - q)
+    A⁻¹, where C is the blob's covariance and A that of a point that may be anywhere on the map.
     """
     _check_sigma(sigma_px)
     options = options or DecodeOptions()
     maps = np.asarray(maps)
     if maps.ndim < 3 or not np.issubdtype(maps.dtype, np.floating):
         raise PoseNodeError(
-            f'Heatmaps are {maps.dtype} of shape {maps.shape}, wanted floating point (..., K, h, w).'
+            f'Heatmaps are {maps.dtype} {maps.shape}, wanted floating point (..., K, h, w).'
         )
     *leading, height, width = maps.shape
     flat = maps.reshape(-1, height * width)
@@ -124,8 +124,8 @@ def _walk(
     """Centre (N, 2), covariance (N, 2, 2) and mass (N,) of the blob nearest to each start.
 
     Under a Gaussian window of covariance W a Gaussian blob of covariance C at distance d shows the
-    covariance V = (C⁻¹ + W⁻¹)⁻¹ and the centre (I - V W⁻¹) d away from the window's: both are solved
-    for C and d, exactly for a Gaussian and by iteration for anything else.
+    covariance V = (C⁻¹ + W⁻¹)⁻¹ and the centre (I - V W⁻¹) d away from the window's: both are
+    solved for C and d, exactly for a Gaussian and by iteration for anything else.
     """
     height, width = blobs.shape[1:]
     narrowest = (_WINDOW_PER_BLOB * sigma_px) ** 2
@@ -150,8 +150,8 @@ def _look(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One look through windows of variance (N,) centred on points (N, 2).
 
-    Returns the mean seen, relative to the window's centre (N, 2), the covariance of the blob with the
-    window's effect taken out (N, 2, 2), and the mass of that blob (N,).
+    Returns the mean seen, relative to the window's centre (N, 2), the covariance of the blob with
+    the window's effect taken out (N, 2, 2), and the mass of that blob (N,).
     """
     height, width = blobs.shape[1:]
     # The window is separable, so all six moments are two small matrix products per map.

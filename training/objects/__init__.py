@@ -1,0 +1,1 @@
+"""Objects that our own code models: each module writes one mesh."""

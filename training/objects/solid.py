@@ -27,7 +27,7 @@ _TO_AXIS: dict[Axis, tuple[float, float, float]] = {
 
 @dataclass(frozen=True)
 class Ring:
-    """Superellipse |u/a|^p + |v/b|^p = 1 across an axis, `at` its place there, (u, v) its centre."""
+    """Superellipse |u/a|^p + |v/b|^p = 1 across an axis, at a place, with centre u, v."""
 
     at: float
     a: float

@@ -1,0 +1,86 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from pose_node.core.errors import PoseNodeError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# What the runtime throws has no common base but Exception.
+_ERRORS = tuple(
+    getattr(ort_errors, name)
+    for name in (
+        *('Fail', 'InvalidArgument', 'InvalidGraph', 'InvalidProtobuf', 'NoSuchFile'),
+        *('NotImplemented', 'RuntimeException', 'EPFail', 'NoModel', 'ModelLoaded'),
+    )
+    if hasattr(ort_errors, name)
+)
+# More threads than this wait for each other longer than they work, on networks of our size.
+_MOST_THREADS = 4
+
+
+def usable_cores() -> int:
+    """How many cores this process may run on."""
+    return (
+        len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    )
+
+
+class OnnxBackend:
+    """An ONNX model, from its bytes or its file. threads: 0 decides by the cores at hand."""
+
+    def __init__(self, model: bytes | str | Path, *, threads: int = 0) -> None:
+        if threads < 0:
+            raise PoseNodeError(
+                f'threads is {threads}; give 0 to let the runtime decide, or more.'
+            )
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or min(_MOST_THREADS, usable_cores())
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Waiting threads sleep: a robot has other work for its cores.
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        source = model if isinstance(model, bytes) else str(model)
+        try:
+            self._session: ort.InferenceSession | None = ort.InferenceSession(
+                source, options, providers=['CPUExecutionProvider']
+            )
+        except _ERRORS as error:
+            where = 'The ONNX model' if isinstance(model, bytes) else str(model)
+            raise PoseNodeError(
+                f'{where} cannot be loaded ({_first_line(error)}); export it again.'
+            ) from None
+        self.name = 'onnx'
+        self.inputs = {each.name: tuple(each.shape) for each in self._session.get_inputs()}
+        self.outputs = {each.name: tuple(each.shape) for each in self._session.get_outputs()}
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name."""
+        if self._session is None:
+            raise PoseNodeError('The network was closed; open it again to run it.')
+        if set(inputs) != set(self.inputs):
+            raise PoseNodeError(
+                f'The network has inputs {sorted(self.inputs)}, got {sorted(inputs)}; '
+                'name them in the bundle as the network does.'
+            )
+        try:
+            values = self._session.run(None, inputs)
+        except _ERRORS as error:
+            raise PoseNodeError(f'The network refuses its input: {_first_line(error)}') from None
+        return dict(zip(self.outputs, values))
+
+    def close(self) -> None:
+        """Give the session's memory and threads back."""
+        self._session = None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300]

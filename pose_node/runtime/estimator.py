@@ -1,0 +1,325 @@
+"""One picture in, poses out.
+
+estimator = PoseEstimator('bundles/drill')
+result = estimator(picture, camera)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pose_node.core import heatmap
+from pose_node.core.bundle import Bundle
+from pose_node.core.errors import PoseNodeError
+from pose_node.core.geometry import apply
+from pose_node.core.pnp import PnpOptions, PnpStatus, solve_pnp
+
+from .backends import open_backend
+from .locate import Locator
+from .networks import check_outputs
+from .preprocess import Region, crop, map_to_picture, to_tensor
+from .score import score, score_features
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from pose_node.core.camera import Camera
+
+# Two poses of one object nearer than this share of its diameter are the same thing seen twice.
+_SAME_PLACE = 0.3
+# A crop this many times as long as the picture would show the object as a speck.
+_LARGEST_CROP = 16.0
+
+
+@dataclass(frozen=True)
+class EstimatorOptions:
+    """How to look at a picture."""
+
+    min_score: float = 0.5  # poses below go to `rejected`
+    max_objects: int = 8  # regions looked at per picture, the surest first
+    threads: int = 0  # of each network; 0 lets the backend decide
+    pnp: PnpOptions = field(default_factory=PnpOptions)
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectPose:
+    """Where one object is, how sure that is, and what it was computed from."""
+
+    object: str
+    instance: int  # 0 for the best of its kind in this picture
+    score: float  # 0..1
+    T_cam_obj: np.ndarray  # (4, 4), NaN when there is no pose at all
+    covariance: np.ndarray  # (6, 6) x, y, z, rx, ry, rz in the axes of the camera frame
+    reprojection_rms_px: float
+    inliers: int
+    keypoints_px: np.ndarray  # (K, 2) picture px
+    covariances_px: np.ndarray  # (K, 2, 2) picture px²
+    confidences: np.ndarray  # (K,)
+    region: Region
+    status: PnpStatus
+    features: dict[str, float]  # what the score was computed from
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What was found in one picture."""
+
+    poses: tuple[ObjectPose, ...]  # the surest first
+    rejected: tuple[ObjectPose, ...]  # no pose, too low a score, or the same thing again
+    regions: tuple[Region, ...]
+    stage_ms: dict[str, float]  # locate, preprocess, network, decode, pnp
+    stamp_ns: int = 0
+
+
+class PoseEstimator:
+    """Holds the networks of one bundle, open.
+
+    bundle: loaded, or the path of its folder. Raises BundleError or PoseNodeError when the bundle
+    cannot be used: the networks are run once and their outputs held against what it promises.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | Path,
+        backend: str = 'onnx',
+        options: EstimatorOptions | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        self.options = options or EstimatorOptions()
+        spec = self.spec = self.bundle.pose_network
+        self.object = self.bundle.object(spec.object)
+        self._network = open_backend(backend, self.bundle.read(spec.file), self.options.threads)
+        width, height = spec.map_size
+        shape = (len(self.object.keypoints_obj_m), height, width)
+        check_outputs(self._network, spec, {spec.output: shape})
+        self.locator: Locator | None = None
+        if self.bundle.locator is not None:
+            network = open_backend(
+                backend, self.bundle.read(self.bundle.locator.file), self.options.threads
+            )
+            self.locator = Locator(network, self.bundle.locator, self.options.max_objects)
+        self._decode = heatmap.DecodeOptions(
+            threshold=spec.threshold,
+            scale=spec.covariance_scale,
+            min_variance_px2=spec.min_variance_px2,
+        )
+
+    def __call__(
+        self,
+        picture: np.ndarray,
+        camera: Camera,
+        stamp_ns: int = 0,
+        regions: Sequence[Region] | None = None,
+    ) -> FrameResult:
+        """Poses in one picture (H, W, 3) RGB uint8 taken by `camera`.
+
+        regions: where to look, from another detector or the last frame; None asks the locator.
+        Regions of other objects are passed over. Nothing in the picture
+        raises; a picture that is none, or not this camera's, raises PoseNodeError.
+        """
+        self._check(picture, camera, regions)
+        stage_ms: dict[str, float] = {}
+        with _timed(stage_ms, 'locate'):
+            found = self._regions(picture, regions)
+        with _timed(stage_ms, 'preprocess'):
+            scale = self.spec.region_scale
+            looked_at = [region for region in found if _usable(region, picture, scale)]
+            tensor, maps_to_picture = self._crops(picture, looked_at)
+        with _timed(stage_ms, 'network'):
+            maps = self._maps(tensor)
+        with _timed(stage_ms, 'decode'):
+            keypoints = heatmap.decode(maps, self.spec.sigma_px, self._decode)
+            points_px, covariances_px = _to_picture(keypoints, maps_to_picture)
+        with _timed(stage_ms, 'pnp'):
+            poses = [
+                self._pose(region, camera, points_px[i], covariances_px[i], keypoints, i)
+                for i, region in enumerate(looked_at)
+            ]
+            poses += [self._nothing(region) for region in found if region not in looked_at]
+            accepted, rejected = self._judge(poses)
+        return FrameResult(accepted, rejected, tuple(found), stage_ms, stamp_ns)
+
+    def close(self) -> None:
+        """Close the networks."""
+        self._network.close()
+        if self.locator is not None:
+            self.locator.backend.close()
+
+    def __enter__(self) -> PoseEstimator:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _check(
+        self, picture: np.ndarray, camera: Camera, regions: Sequence[Region] | None
+    ) -> None:
+        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
+            kind = getattr(picture, 'dtype', type(picture).__name__)
+            raise PoseNodeError(f'The picture is {kind}; give an RGB array of uint8.')
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
+            raise PoseNodeError(
+                f'The picture has shape {picture.shape}; give (height, width, 3), RGB.'
+            )
+        height, width = picture.shape[:2]
+        if tuple(camera.size) != (width, height):
+            raise PoseNodeError(
+                f'The picture is {(width, height)} and the camera {tuple(camera.size)} pixels; '
+                'give the camera of this picture, resized or cropped as it was.'
+            )
+        if regions is None and self.locator is None:
+            raise PoseNodeError(
+                f'Bundle {self.bundle.name!r} has no locator; give regions from another detector.'
+            )
+
+    def _regions(self, picture: np.ndarray, regions: Sequence[Region] | None) -> list[Region]:
+        if regions is None:
+            regions = self.locator(picture) if self.locator else ()
+        known = [region for region in regions if region.object == self.spec.object]
+        known.sort(key=lambda region: -region.score)
+        return known[: self.options.max_objects]
+
+    def _crops(
+        self, picture: np.ndarray, regions: Sequence[Region]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Network input (N, 3, h, w) and the affines (N, 2, 3) from map to picture pixels."""
+        spec = self.spec
+        width, height = spec.input_size
+        pictures = np.empty((len(regions), height, width, 3), np.uint8)
+        affines = np.empty((len(regions), 2, 3))
+        for i, region in enumerate(regions):
+            pictures[i], A = crop(picture, region, spec.input_size, spec.region_scale)
+            affines[i] = map_to_picture(A, spec.stride)
+        return to_tensor(pictures, spec.mean, spec.std), affines
+
+    def _maps(self, tensor: np.ndarray) -> np.ndarray:
+        if not len(tensor):
+            width, height = self.spec.map_size
+            return np.zeros((0, len(self.object.keypoints_obj_m), height, width), np.float32)
+        return self._network({self.spec.input: tensor})[self.spec.output]
+
+    def _pose(
+        self,
+        region: Region,
+        camera: Camera,
+        points_px: np.ndarray,
+        covariances_px: np.ndarray,
+        keypoints: heatmap.Keypoints,
+        i: int,
+    ) -> ObjectPose:
+        """The pose of region i from its keypoints, already in picture pixels."""
+        counts = keypoints.counts[i]
+        points_obj = self.object.keypoints_obj_m
+        estimate = solve_pnp(
+            points_obj[counts], points_px[counts], covariances_px[counts], camera, self.options.pnp
+        )
+        inliers = np.zeros(len(points_obj), bool)
+        if estimate.ok:
+            inliers[counts] = estimate.inliers
+        residuals_px = camera.project(apply(estimate.T_cam_obj, points_obj)) - points_px
+        features = score_features(keypoints.confidences[i], inliers, residuals_px, covariances_px)
+        return ObjectPose(
+            object=region.object,
+            instance=0,
+            score=score(features, self.spec.score) if estimate.ok else 0.0,
+            T_cam_obj=estimate.T_cam_obj,
+            covariance=estimate.covariance,
+            reprojection_rms_px=estimate.reprojection_rms_px,
+            inliers=int(inliers.sum()),
+            keypoints_px=points_px,
+            covariances_px=covariances_px,
+            confidences=keypoints.confidences[i],
+            region=region,
+            status=estimate.status,
+            features=features,
+        )
+
+    def _nothing(self, region: Region) -> ObjectPose:
+        """What is said of a region that cannot be looked at."""
+        count = len(self.object.keypoints_obj_m)
+        confidences, inliers = np.zeros(count), np.zeros(count, bool)
+        points_px, covariances_px = np.full((count, 2), np.nan), np.full((count, 2, 2), np.nan)
+        return ObjectPose(
+            object=region.object,
+            instance=0,
+            score=0.0,
+            T_cam_obj=np.full((4, 4), np.nan),
+            covariance=np.full((6, 6), np.nan),
+            reprojection_rms_px=math.nan,
+            inliers=0,
+            keypoints_px=points_px,
+            covariances_px=covariances_px,
+            confidences=confidences,
+            region=region,
+            status=PnpStatus.TOO_FEW_POINTS,
+            features=score_features(confidences, inliers, points_px, covariances_px),
+        )
+
+    def _judge(
+        self, poses: Sequence[ObjectPose]
+    ) -> tuple[tuple[ObjectPose, ...], tuple[ObjectPose, ...]]:
+        """Accepted and rejected poses, each the surest first."""
+        accepted: list[ObjectPose] = []
+        rejected: list[ObjectPose] = []
+        nearest_m = _SAME_PLACE * self.object.diameter_m
+        for pose in sorted(poses, key=lambda pose: -pose.score):
+            place = pose.T_cam_obj[:3, 3]
+            again = any(
+                np.linalg.norm(place - other.T_cam_obj[:3, 3]) < nearest_m for other in accepted
+            )
+            good = _stands(pose) and pose.score >= self.options.min_score and not again
+            group = accepted if good else rejected
+            group.append(replace(pose, instance=len(group)))
+        return tuple(accepted), tuple(rejected)
+
+
+def _stands(pose: ObjectPose) -> bool:
+    """Whether the pose solver gave an answer, in numbers."""
+    ok = pose.status in (PnpStatus.OK, PnpStatus.AMBIGUOUS)
+    return ok and bool(np.isfinite(pose.T_cam_obj).all() and np.isfinite(pose.covariance).all())
+
+
+def _usable(region: Region, picture: np.ndarray, region_scale: float) -> bool:
+    """Whether a crop of the region can show anything: finite, of some size, near the picture."""
+    height, width = picture.shape[:2]
+    numbers = (*region.center_px, *region.size_px)
+    if not all(map(math.isfinite, numbers)) or min(region.size_px) <= 0.0:
+        return False
+    side = region_scale * max(region.size_px)
+    if side > _LARGEST_CROP * max(height, width):
+        return False
+    reach_x, reach_y = (side + width) / 2, (side + height) / 2
+    x, y = region.center_px
+    return abs(x - (width - 1) / 2) < reach_x and abs(y - (height - 1) / 2) < reach_y
+
+
+def _to_picture(
+    keypoints: heatmap.Keypoints, affines: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points (N, K, 2) and covariances (N, K, 2, 2) carried from map to picture pixels."""
+    L, t = affines[:, None, :, :2], affines[:, None, :, 2]
+    points_px = (L @ keypoints.points_px[..., None])[..., 0] + t
+    return points_px, L @ keypoints.covariances_px @ L.swapaxes(-1, -2)
+
+
+@contextmanager
+def _timed(stage_ms: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    stage_ms[stage] = 1000.0 * (time.perf_counter() - start)
+
+
+__all__ = ['EstimatorOptions', 'FrameResult', 'ObjectPose', 'PoseEstimator']

@@ -1,0 +1,41 @@
+"""What a network must give, found out before the first picture comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pose_node.core.errors import PoseNodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pose_node.core.manifest import HeatmapSpec, LocatorSpec
+
+    from .backends import Backend
+
+
+def check_outputs(
+    backend: Backend, spec: HeatmapSpec | LocatorSpec, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Run a grey batch of two through the network; raise PoseNodeError where it breaks the
+    bundle's word.
+
+    shapes: of every output, without the batch. Two, because a network may have been exported for
+    one picture only. It also warms the runtime up, which allocates on its first call.
+    """
+    width, height = spec.input_size
+    outputs = backend({spec.input: np.zeros((2, 3, height, width), np.float32)})
+    for name, shape in shapes.items():
+        if name not in outputs:
+            raise PoseNodeError(
+                f'{spec.file} has outputs {sorted(outputs)}, and the bundle says {name!r}; '
+                'correct the bundle or export the network again.'
+            )
+        got, wanted = outputs[name].shape, (2, *shape)
+        if got != wanted or outputs[name].dtype != np.float32:
+            raise PoseNodeError(
+                f'{spec.file} gives {name!r} as {outputs[name].dtype} {got} for two pictures, '
+                f'the bundle promises float32 {wanted}; export it again, with a dynamic batch.'
+            )

@@ -1,0 +1,1 @@
+"""The workshop: from a mesh to a bundle, on rendered pictures alone."""

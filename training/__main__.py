@@ -1,0 +1,57 @@
+"""python -m training STEP RECIPE.toml."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pose_node.core.errors import PoseNodeError
+
+from .recipe import load_recipe
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one step; a mistake of the user's is one sentence and exit status 2."""
+    parser = argparse.ArgumentParser(prog='python -m training', description=__doc__)
+    parser.add_argument('step', choices=('preview', 'fit', 'evaluate', 'export', 'all'))
+    parser.add_argument('recipe', type=Path)
+    parser.add_argument('--out', type=Path, help='preview: picture to write; export: folder of the bundle')
+    parser.add_argument('--only', choices=('pose', 'locator'), help='fit: only this network')
+    parser.add_argument('--workers', type=int, default=1, help='processes that render beside the training')
+    parser.add_argument('--threads', type=int, default=2, help='threads of the training')
+    options = parser.parse_args(arguments)
+    try:
+        run(options)
+    except PoseNodeError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Import only what the step needs."""
+    recipe = load_recipe(options.recipe)
+    step = options.step
+    if step == 'preview':
+        from .steps.preview import preview
+
+        preview(recipe, options.out or Path('out') / f'preview_{recipe.name}.png')
+    if step in ('fit', 'all'):
+        from .steps.fit import fit
+
+        kinds = [options.only] if options.only else ['pose', *(['locator'] if recipe.locator else [])]
+        for kind in kinds:
+            fit(recipe, kind, workers=options.workers, threads=options.threads)
+    if step in ('evaluate', 'all'):
+        from .steps.evaluate import evaluate
+
+        evaluate(recipe)
+    if step in ('export', 'all'):
+        from .steps.export import export
+
+        export(recipe, options.out or Path('bundles') / recipe.name)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""U-Net with one heatmap a keypoint (Ronneberger et al., MICCAI 2015; Alexandra Institute's pipeline without real data).
+
+Where we differ from the published pipeline: a map is a probability over its pixels (spatial softmax), so that its peak
+says how sure the network is and its spread is an honest covariance; the encoder is EfficientNet-Lite0, because with two CPU
+cores its ImageNet weights are worth more than a larger network.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .lite0 import Lite0
+
+STRIDE = 4
+
+
+class _Up(nn.Module):
+    """Twice the size, joined with the skip connection, two 3x3 convolutions."""
+
+    def __init__(self, inputs: int, skip: int, outputs: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(inputs + skip, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=2.0, mode='nearest')
+        return self.layers(torch.cat((x, skip), dim=1))
+
+
+class HeatmapUNet(nn.Module):
+    """Picture (N, 3, h, w) normalised -> log-probability maps (N, K, h / 4, w / 4)."""
+
+    def __init__(self, keypoints: int, *, pretrained: bool = True, frozen: int = 0):
+        super().__init__()
+        self.encoder = Lite0(frozen=frozen)
+        if pretrained:
+            self.encoder.load_imagenet()
+        c4, c8, c16, c32 = self.encoder.channels
+        self.up16 = _Up(c32, c16, 128)
+        self.up8 = _Up(128, c8, 80)
+        self.up4 = _Up(80, c4, 56)
+        self.refine = nn.Sequential(
+            nn.Conv2d(56, 56, 3, padding=1, bias=False), nn.BatchNorm2d(56), nn.ReLU(inplace=True)
+        )
+        self.head = nn.Conv2d(56, keypoints, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        f4, f8, f16, f32 = self.encoder(x)
+        x = self.up4(self.up8(self.up16(f32, f16), f8), f4)
+        logits = self.head(self.refine(x))
+        n, k, h, w = logits.shape
+        return F.log_softmax(logits.reshape(n, k, h * w), dim=2).reshape(n, k, h, w)
+
+
+def heatmap_loss(log_maps: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy between target and predicted distributions, mean over pictures and keypoints.
+
+    targets: (N, K, h, w), each map sums to 1: a Gaussian where the keypoint lies in the picture, uniform where it does
+    not or where there is no object, so that the network learns to say "nowhere".
+    """
+    return -(targets * log_maps).sum(dim=(2, 3)).mean()

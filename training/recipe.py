@@ -1,0 +1,136 @@
+"""Recipes: TOML files that hold only what differs from these defaults. An unknown key is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import sys
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pose_node.core.errors import PoseNodeError
+
+from .synth.dataset import DatasetOptions
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """One network's training."""
+
+    samples: int = 200_000
+    batch: int = 32
+    lr: float = 2e-3  # highest rate of the decoder (AdamW, cosine to zero)
+    encoder_lr: float = 0.5  # share of it that the pretrained encoder gets
+    frozen: int = 5  # encoder blocks that keep their ImageNet weights
+    warmup: int = 300  # steps
+    weight_decay: float = 1e-4
+    ema: float = 0.998  # decay of the averaged weights, which are the ones kept
+    sigma_px: float = 1.0  # of the targets, in map pixels
+    start: str = ''  # checkpoint to start from: its encoder and, where shapes agree, its decoder
+    held_out: int = 1024  # samples of another seed that evaluate and calibrate
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that makes a bundle."""
+
+    name: str
+    object: str  # class name on the robot
+    description: str
+    dataset: DatasetOptions
+    locator_dataset: DatasetOptions
+    licence: str = 'Apache-2.0'
+    seed: int = 1
+    keypoints: int = 20
+    ship_mesh: bool = True
+    locator: bool = True
+    bop_id: int = 0  # object id in BOP files; 0 is none
+    pose: FitOptions = field(default_factory=FitOptions)
+    locate: FitOptions = field(default_factory=FitOptions)
+    path: Path = Path()
+
+    @property
+    def cache(self) -> Path:
+        """Where checkpoints and logs live: outside the checkout, named by the recipe's content."""
+        root = os.environ.get('POSE_NODE_CACHE', '~/.cache/pose_node')
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:8]
+        return Path(root).expanduser() / f'{self.name}-{digest}'
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe; `[locator_dataset]` starts from `[dataset]`, paths may name environment variables."""
+    if not path.is_file():
+        raise PoseNodeError(f'recipe {path} does not exist: see config/recipes/ for examples')
+    with path.open('rb') as file:
+        try:
+            values = tomllib.load(file)
+        except tomllib.TOMLDecodeError as error:
+            raise PoseNodeError(f'recipe {path} is not TOML: {error}') from None
+    values['locator_dataset'] = _merge(values.get('dataset', {}), values.get('locator_dataset', {}))
+    recipe = _build(Recipe, values, path, 'recipe')
+    return dataclasses.replace(recipe, path=path)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
+
+
+def _build(kind: Any, values: dict[str, Any], path: Path, where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind) if f.name != 'path']
+    arguments = {}
+    for key, value in values.items():
+        if key not in known:
+            raise PoseNodeError(f'{path}: {where} has no key {key!r}; it knows {", ".join(known)}')
+        arguments[key] = _convert(hints[key], value, path, f'{where}.{key}')
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        raise PoseNodeError(f'{path}: {where} is incomplete: {error}') from None
+
+
+def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
+    options = [h for h in typing.get_args(hint) if h is not type(None)]
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, path, where)
+    if hint is Path or Path in options and typing.get_origin(hint) is not tuple:
+        return _path(value, path)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise PoseNodeError(f'{path}: {where} is {value!r}, wanted a list')
+        if Path in options:
+            return tuple(p for pattern in value for p in _glob(pattern, path))
+        return tuple(value)
+    if hint is float and isinstance(value, int):
+        return float(value)
+    if not isinstance(value, hint):
+        raise PoseNodeError(f'{path}: {where} is {value!r}, wanted {hint.__name__}')
+    return value
+
+
+def _path(text: str, recipe: Path) -> Path:
+    """Relative to the recipe's folder; an environment variable that is not set is an error."""
+    expanded = os.path.expandvars(text)
+    if '$' in expanded:
+        raise PoseNodeError(f'{recipe}: {text} names an environment variable that is not set: export it')
+    return (recipe.parent / Path(expanded).expanduser()).resolve()
+
+
+def _glob(pattern: str, recipe: Path) -> list[Path]:
+    path = _path(pattern, recipe)
+    found = sorted(path.parent.glob(path.name))
+    if not found:
+        raise PoseNodeError(f'{recipe}: {pattern} matches no file')
+    return found

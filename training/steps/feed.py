@@ -1,0 +1,101 @@
+"""Batches rendered in worker processes, in a fixed order: batch b holds samples b * n to b * n + n - 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from pose_node.core import heatmap
+
+from ..nets import lite0, locator, unet
+from ..synth.dataset import Dataset, DatasetOptions, Sample
+
+
+def pose_targets(sample: Sample, stride: int, sigma_px: float) -> np.ndarray:
+    """(K, h, w) float32, each map sums to 1: a Gaussian round the keypoint, or uniform where there is none to find."""
+    height, width = (n // stride for n in sample.picture.shape[:2])
+    points_px = (sample.keypoints_px + 0.5) / stride - 0.5
+    maps = heatmap.encode(points_px, (width, height), sigma_px)
+    inside = ((points_px > -0.5) & (points_px < np.array((width, height)) - 0.5)).all(axis=1)
+    maps[~(inside & sample.present)] = 1.0
+    return maps / maps.sum(axis=(1, 2), keepdims=True)
+
+
+def locator_targets(sample: Sample, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """centers (1, h, w), boxes (4, h, w), mask (1, h, w) of one sample; see nets/locator.py."""
+    height, width = (n // stride for n in sample.picture.shape[:2])
+    centers = np.zeros((1, height, width), np.float32)
+    boxes = np.zeros((4, height, width), np.float32)
+    mask = np.zeros((1, height, width), np.float32)
+    if not sample.present:
+        return centers, boxes, mask
+    center = (sample.box_center_px + 0.5) / stride - 0.5
+    cell = np.clip(np.round(center), 0, (width - 1, height - 1)).astype(int)
+    u, v = np.meshgrid(np.arange(width), np.arange(height))
+    near = (u - cell[0]) ** 2 + (v - cell[1]) ** 2
+    sigma = max(0.6, 0.12 * float(sample.box_size_px.min()) / stride)
+    centers[0] = np.exp(-near / (2 * sigma**2))
+    boxes[0], boxes[1] = center[0] - u, center[1] - v
+    boxes[2:] = np.log(sample.box_size_px)[:, None, None]
+    mask[0] = near <= 2
+    return centers, boxes, mask
+
+
+def normalise(pictures: Tensor) -> Tensor:
+    """(N, h, w, 3) uint8 -> (N, 3, h, w) float32 as the encoder wants it."""
+    x = pictures.permute(0, 3, 1, 2).float()
+    return (x - torch.tensor(lite0.MEAN).view(1, 3, 1, 1)) / torch.tensor(lite0.STD).view(1, 3, 1, 1)
+
+
+class Batches(IterableDataset):  # type: ignore[type-arg]
+    """Each worker has its own renderer and makes every n-th batch."""
+
+    def __init__(
+        self,
+        options: DatasetOptions,
+        keypoints_obj: np.ndarray,
+        seed: int,
+        *,
+        kind: str,
+        batch: int,
+        first: int,
+        last: int,
+        sigma_px: float,
+    ):
+        self.options, self.keypoints_obj, self.seed = options, keypoints_obj, seed
+        self.kind, self.batch, self.first, self.last = kind, batch, first, last
+        self.sigma_px = sigma_px
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+        cv2.setNumThreads(1)
+        dataset = Dataset(self.options, self.keypoints_obj, self.seed)
+        worker = get_worker_info()
+        offset, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        for number in range(self.first + offset, self.last, step):
+            numbers = range(number * self.batch, (number + 1) * self.batch)
+            if self.kind == 'pose':
+                samples = [dataset.crop(n) for n in numbers]
+                labels: list[tuple[np.ndarray, ...]] = [
+                    (pose_targets(s, unet.STRIDE, self.sigma_px),) for s in samples
+                ]
+            else:
+                samples = [dataset.whole(n) for n in numbers]
+                labels = [locator_targets(s, locator.STRIDE) for s in samples]
+            pictures = np.stack([s.picture for s in samples])
+            yield (pictures, *(np.stack(column) for column in zip(*labels, strict=True)))
+
+
+def loader(batches: Batches, workers: int) -> DataLoader:  # type: ignore[type-arg]
+    """Tensors of each batch, in order, made by `workers` processes beside this one."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context='spawn' if workers else None,
+    )

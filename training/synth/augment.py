@@ -1,0 +1,100 @@
+"""What a camera does to a picture: colour, exposure, blur, resolution, noise, JPEG."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+_NOISE_PX = 512
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """Strengths; 0 switches a part off."""
+
+    color: float = 1.0  # contrast, brightness, gamma and white balance
+    blur: float = 0.35  # share of pictures that are blurred (defocus or motion)
+    resolution: float = 0.3  # share of pictures that went through a smaller size
+    noise: float = 12.0  # largest standard deviation, in grey levels
+    jpeg: float = 0.3  # share of pictures that went through JPEG
+    cutout: float = 0.2  # share of pictures with a flat patch pasted over
+
+
+class Augmenter:
+    """Holds the noise bank, so that noise costs an addition."""
+
+    def __init__(self, options: AugmentOptions, seed: int):
+        self.options = options
+        rng = np.random.default_rng((seed, 7))
+        self.bank = rng.normal(size=(_NOISE_PX, _NOISE_PX, 3)).astype(np.float32)
+
+    def __call__(self, rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> the same, as a camera might have delivered it."""
+        options = self.options
+        if rng.random() < options.cutout:
+            picture = _cutout(rng, picture)
+        if rng.random() < options.blur:
+            picture = _blur(rng, picture)
+        if rng.random() < options.resolution:
+            picture = _resolution(rng, picture)
+        if options.color > 0:
+            picture = cv2.LUT(picture, _tone_curves(rng, options.color))
+        if options.noise > 0:
+            picture = self._noise(rng, picture)
+        if rng.random() < options.jpeg:
+            picture = _jpeg(rng, picture)
+        return picture
+
+    def _noise(self, rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+        height, width = picture.shape[:2]
+        y, x = rng.integers(0, _NOISE_PX - np.array((height, width)) + 1)
+        sigma = self.options.noise * rng.random() ** 2
+        noise = self.bank[y : y + height, x : x + width] * np.float32(sigma)
+        return np.clip(picture + noise, 0, 255).astype(np.uint8)
+
+
+def _tone_curves(rng: np.random.Generator, strength: float) -> np.ndarray:
+    """(1, 256, 3) uint8 look-up table: gamma, contrast and brightness for all channels, a gain for each."""
+    level = np.linspace(0.0, 1.0, 256)
+    curve = level ** np.exp(rng.normal(0, 0.3 * strength))
+    curve = (curve - 0.5) * np.exp(rng.normal(0, 0.2 * strength)) + 0.5
+    curve = curve * np.exp(rng.normal(0, 0.2 * strength)) + rng.normal(0, 0.06 * strength)
+    curves = curve[:, None] * np.exp(rng.normal(0, 0.08 * strength, 3))
+    return (np.clip(curves, 0, 1) * 255 + 0.5).astype(np.uint8)[None]
+
+
+def _blur(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+    if rng.random() < 0.6:
+        return cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.6))
+    length = int(rng.integers(3, 8))
+    kernel = np.zeros((length, length), np.float32)
+    end = (np.array((np.cos(a := rng.uniform(0, np.pi)), np.sin(a))) + 1) / 2 * (length - 1)
+    cv2.line(kernel, np.round(end).astype(int).tolist(), np.round(length - 1 - end).astype(int).tolist(), 1.0)
+    return cv2.filter2D(picture, -1, kernel / kernel.sum())
+
+
+def _resolution(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    scale = rng.uniform(0.4, 0.95)
+    small = (max(8, round(scale * width)), max(8, round(scale * height)))
+    small_picture = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small_picture, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _jpeg(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+    quality = int(rng.integers(35, 96))
+    # Channel order does not matter to what JPEG does here.
+    _, data = cv2.imencode('.jpg', picture, (cv2.IMWRITE_JPEG_QUALITY, quality))
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)
+
+
+def _cutout(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    picture = picture.copy()
+    center = (rng.random(2) * (width, height)).astype(int)
+    w, h = (rng.uniform(0.08, 0.3, 2) * (width, height)).astype(int)
+    x0, y0 = np.maximum(center - (w // 2, h // 2), 0)
+    picture[y0 : y0 + h, x0 : x0 + w] = rng.integers(0, 256, 3)
+    return picture

@@ -1,0 +1,211 @@
+"""Numbered samples: the same seed and number give the same picture and labels, in whatever process they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial import ConvexHull
+
+from pose_node.core.geometry import apply
+
+from .augment import Augmenter, AugmentOptions
+from .background import Backgrounds
+from .mesh import PRIMITIVES, load_mesh, primitive, simplified
+from .render import Instance, Renderer
+from .scene import Scene, SceneOptions, sample_scene
+
+_PROBE_PX = 64
+_COARSE = 'object, coarse'
+FILL = 114  # grey outside the picture, as at run time
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """What is rendered, and how pictures are cut."""
+
+    mesh: Path
+    mesh_unit_m: float = 1.0
+    distractor_meshes: tuple[Path, ...] = ()
+    distractor_unit_m: float = 1.0
+    object_faces: int = 12000  # triangles rendered; labels and metrics use the whole mesh
+    distractor_faces: int = 800
+    backgrounds: Path | None = None
+    input_size: tuple[int, int] = (128, 128)
+    region_scale: float = 1.3
+    box_shift: float = 0.12  # largest shift of the region's centre, in box sizes
+    box_scale: float = 0.12  # standard deviation of the region's log size
+    visible_min: float = 0.15  # below this visible share the object counts as absent
+    ramp: int = 0  # number of samples over which occlusion grows to its full share
+    scene: SceneOptions = field(default_factory=SceneOptions)
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """picture (h, w, 3) uint8; keypoints_px (K, 2) in it; the rest as the names say.
+
+    T_net_px (3, 3) maps pixels of the imitated camera's whole picture to pixels of `picture`.
+    """
+
+    picture: np.ndarray
+    present: bool
+    keypoints_px: np.ndarray
+    box_center_px: np.ndarray
+    box_size_px: np.ndarray
+    visible: float
+    T_net_px: np.ndarray
+    scene: Scene
+
+
+class Dataset:
+    """Renders samples. Holds a GL context: make one in every process that needs it."""
+
+    def __init__(self, options: DatasetOptions, keypoints_obj: np.ndarray, seed: int):
+        self.options, self.keypoints_obj, self.seed = options, keypoints_obj, seed
+        self.mesh = load_mesh(options.mesh, options.mesh_unit_m)
+        self.renderer = Renderer()
+        self.renderer.upload('object', simplified(self.mesh, options.object_faces))
+        coarse = simplified(self.mesh, 1000)
+        self.renderer.upload(_COARSE, coarse)
+        self.outline_obj = coarse.vertices_m[ConvexHull(coarse.vertices_m).vertices]
+        for kind in PRIMITIVES:
+            self.renderer.upload(kind, primitive(kind))
+        self.extra: dict[str, float] = {}
+        for path in options.distractor_meshes:
+            extra = load_mesh(path, options.distractor_unit_m)
+            self.renderer.upload(str(path), simplified(extra, options.distractor_faces))
+            self.extra[str(path)] = float(np.linalg.norm(np.ptp(extra.vertices_m, axis=0)))
+        self.backgrounds = Backgrounds(seed, options.backgrounds)
+        self.augment = Augmenter(options.augment, seed)
+
+    def _scene(self, number: int) -> tuple[np.random.Generator, Scene]:
+        rng = np.random.default_rng((self.seed, number))
+        difficulty = min(1.0, number / self.options.ramp) if self.options.ramp else 1.0
+        scene = sample_scene(
+            rng,
+            self.options.scene,
+            object_name='object',
+            bounds_m=self.mesh.bounds_m,
+            extra_meshes=self.extra,
+            difficulty=difficulty,
+        )
+        return rng, scene
+
+    def crop(self, number: int) -> Sample:
+        """Sample `number` as the pose network sees it: a square region round the object."""
+        rng, scene = self._scene(number)
+        options = self.options
+        low, high = self._box(scene)
+        visible, visible_low, visible_high = self._probe(scene, low, high)
+        if scene.present and visible > 0 and rng.random() < 0.5:
+            low, high = visible_low, visible_high  # detectors often box the visible part only
+        size = np.maximum(high - low, 8.0)
+        center = (low + high) / 2 + rng.uniform(-1, 1, 2) * options.box_shift * size
+        side = options.region_scale * size.max() * np.exp(rng.normal(0, options.box_scale))
+        T_net_px = square_region(center, side, options.input_size)
+        return self._sample(rng, scene, T_net_px, visible)
+
+    def whole(self, number: int) -> Sample:
+        """Sample `number` as the locator sees it: the whole picture, letterboxed."""
+        rng, scene = self._scene(number)
+        T_net_px = letterbox(self.options.scene.picture_size, self.options.input_size)
+        low, high = self._box(scene)
+        visible, _, _ = self._probe(scene, low, high)
+        edge = np.array(self.options.scene.picture_size) - 0.5
+        inside = np.minimum(high, edge) - np.maximum(low, -0.5)
+        visible *= float(np.prod(np.clip(inside, 0, None)) / np.prod(high - low))
+        sample = self._sample(rng, scene, T_net_px, visible)
+        _fill_outside(sample.picture, T_net_px, self.options.scene.picture_size)
+        return sample
+
+    def _sample(
+        self, rng: np.random.Generator, scene: Scene, T_net_px: np.ndarray, visible: float
+    ) -> Sample:
+        options = self.options
+        K = T_net_px @ scene.K
+        size = options.input_size
+        rendered = self.renderer.picture(scene.instances, scene.lights, K, size, scene.shadow)
+        background = self.backgrounds.sample(rng, size)
+        cover = rendered[..., 3:].astype(np.uint16)
+        picture = (rendered[..., :3] + (background * (255 - cover) + 127) // 255).astype(np.uint8)
+        picture = self.augment(rng, picture)
+        low, high = self._box(scene)
+        return Sample(
+            picture=picture,
+            present=scene.present and visible >= options.visible_min,
+            keypoints_px=project(K, scene.T_cam_obj, self.keypoints_obj),
+            box_center_px=_map(T_net_px, (low + high) / 2),
+            box_size_px=(high - low) * T_net_px[0, 0],
+            visible=visible if scene.present else 0.0,
+            T_net_px=T_net_px,
+            scene=scene,
+        )
+
+    def _box(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest pixel of the whole object's projection, in the whole picture."""
+        outline_px = project(scene.K, scene.T_cam_obj, self.outline_obj)
+        return outline_px.min(axis=0), outline_px.max(axis=0)
+
+    def _probe(
+        self, scene: Scene, low: np.ndarray, high: np.ndarray
+    ) -> tuple[float, np.ndarray, np.ndarray]:
+        """(visible share, lowest, highest visible pixel of the whole picture) from a small target pass."""
+        if not scene.present:
+            return 0.0, low, high
+        size = (_PROBE_PX, _PROBE_PX)
+        T = square_region((low + high) / 2, 1.05 * float((high - low).max()), size)
+        if len(scene.instances) == 1:
+            return 1.0, low, high
+        coarse = Instance(_COARSE, scene.T_cam_obj)
+        _, alone = self.renderer.targets([coarse], T @ scene.K, size)
+        _, among = self.renderer.targets([coarse, *scene.instances[1:]], T @ scene.K, size)
+        rows, columns = np.nonzero(among == 1)
+        if len(rows) == 0:
+            return 0.0, low, high
+        back = np.linalg.inv(T)
+        corners = ((columns.min(), rows.min()), (columns.max(), rows.max()))
+        visible_low, visible_high = (_map(back, np.array(c, float)) for c in corners)
+        return len(rows) / max(1, int((alone == 1).sum())), visible_low, visible_high
+
+
+def square_region(center_px: np.ndarray, side_px: float, size: tuple[int, int]) -> np.ndarray:
+    """T_net_px (3, 3) of the square of side `side_px` round `center_px`, shown at `size`; pixel centres are integers."""
+    s = size[0] / side_px
+    return np.array([
+        [s, 0, (size[0] - 1) / 2 - s * center_px[0]],
+        [0, s, (size[1] - 1) / 2 - s * center_px[1]],
+        [0, 0, 1],
+    ])
+
+
+def letterbox(picture_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """T_net_px (3, 3) that shows a whole picture at `size`, one scale for both axes, centred."""
+    s = min(size[0] / picture_size[0], size[1] / picture_size[1])
+    (cx, cy) = ((n - 1) / 2 for n in picture_size)
+    return np.array([
+        [s, 0, (size[0] - 1) / 2 - s * cx],
+        [0, s, (size[1] - 1) / 2 - s * cy],
+        [0, 0, 1],
+    ])
+
+
+def project(K: np.ndarray, T_cam_obj: np.ndarray, points_obj: np.ndarray) -> np.ndarray:
+    """(N, 2) px of points in front of a pinhole camera."""
+    points = apply(T_cam_obj, points_obj) @ K.T
+    return points[:, :2] / points[:, 2:]
+
+
+def _map(T: np.ndarray, point_px: np.ndarray) -> np.ndarray:
+    return T[:2, :2] @ point_px + T[:2, 2]
+
+
+def _fill_outside(picture: np.ndarray, T_net_px: np.ndarray, picture_size: tuple[int, int]) -> None:
+    """Grey where the letterbox shows no picture, in place."""
+    low = np.ceil(_map(T_net_px, np.array((-0.5, -0.5))) - 1e-6).astype(int)
+    high = np.floor(_map(T_net_px, np.array(picture_size) - 0.5) + 1e-6).astype(int)
+    picture[: max(low[1], 0)] = FILL
+    picture[high[1] + 1 :] = FILL
+    picture[:, : max(low[0], 0)] = FILL
+    picture[:, high[0] + 1 :] = FILL

@@ -20,6 +20,7 @@ from .errors import PoseNodeError
 _WINDOW_PER_BLOB = 2.0
 # The window may grow to this share of the map's longer side; a blob wider than that is "anywhere".
 _WIDEST_WINDOW = 0.35
+_STILL = 1e-3  # px; a window that moves less has arrived
 _SMALLEST_VARIANCE = 1e-3  # px²; a blob of one pixel would have none
 
 
@@ -30,7 +31,7 @@ class DecodeOptions:
     threshold: float = 0.1  # a keypoint counts when max(map) >= threshold * max(all maps)
     scale: float = 1.0  # covariances times this, found by calibration
     min_variance_px2: float = 0.01  # no keypoint is more certain than this, map px²
-    iterations: int = 6  # steps of the window; half of them suffice for a clean blob
+    iterations: int = 6  # at most, of the window; a clean blob takes two or three
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,8 @@ def _walk(
         step = np.clip(gain[:, None] * shift, -reach[:, None], reach[:, None])
         points = np.clip(points + step, 0.0, limit)
         windows = np.clip(_WINDOW_PER_BLOB**2 * variances, narrowest, widest)
+        if np.abs(step).max(initial=0.0) < _STILL:
+            break
     _, covariances, masses = _look(blobs, points, windows)
     return points, covariances, masses
 

@@ -15,10 +15,22 @@ import numpy as np
 from .errors import PoseNodeError
 
 _TYPES = {
-    'char': 'i1', 'int8': 'i1', 'uchar': 'u1', 'uint8': 'u1',
-    'short': 'i2', 'int16': 'i2', 'ushort': 'u2', 'uint16': 'u2',
-    'int': 'i4', 'int32': 'i4', 'uint': 'u4', 'uint32': 'u4',
-    'float': 'f4', 'float32': 'f4', 'double': 'f8', 'float64': 'f8',
+    'char': 'i1',
+    'int8': 'i1',
+    'uchar': 'u1',
+    'uint8': 'u1',
+    'short': 'i2',
+    'int16': 'i2',
+    'ushort': 'u2',
+    'uint16': 'u2',
+    'int': 'i4',
+    'int32': 'i4',
+    'uint': 'u4',
+    'uint32': 'u4',
+    'float': 'f4',
+    'float32': 'f4',
+    'double': 'f8',
+    'float64': 'f8',
 }
 
 
@@ -182,5 +194,5 @@ def _triangles(polygons: np.ndarray | list) -> np.ndarray:
         corners = polygons.astype(np.int32)
         fans = [corners[:, [0, i, i + 1]] for i in range(1, corners.shape[1] - 1)]
         return np.concatenate(fans) if fans else np.zeros((0, 3), np.int32)
-    fans = [(p[0], p[i], p[i + 1]) for p in polygons for i in range(1, len(p) - 1)]
-    return np.array(fans, dtype=np.int32).reshape(-1, 3)
+    triangles = [(p[0], p[i], p[i + 1]) for p in polygons for i in range(1, len(p) - 1)]
+    return np.array(triangles, dtype=np.int32).reshape(-1, 3)

@@ -1,0 +1,209 @@
+"""The node's parameters, each with its default, range, unit and meaning, in one place.
+
+config/pose_node.yaml lists the same ones; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from pose_node.core.errors import PoseNodeError
+from pose_node.runtime.backends import BACKENDS
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be, and when it may change."""
+
+    meaning: str
+    unit: str = ''
+    low: float | None = None  # a number has both ends or none
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    live: bool = False  # takes effect at once; others are read when the node is configured
+    read_only: bool = False  # read once, when the process starts
+
+    def limits(self) -> str:
+        """Unit and range, or the choices, as people read them; '' when there are none."""
+        if self.choices:
+            return ' | '.join(self.choices)
+        if self.low is None or self.high is None:
+            return self.unit
+        return f'{self.low:g} to {self.high:g} {self.unit}'.rstrip()
+
+
+def _parameter(default: Any, meaning: str, **rule: Any) -> Any:
+    return field(default=default, metadata={'rule': Rule(meaning, **rule)})
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Values of all parameters, valid."""
+
+    autostart: bool = _parameter(
+        True,
+        'Configure and activate the node when the process starts; '
+        'false leaves that to a lifecycle manager.',
+        read_only=True,
+    )
+    bundle: str = _parameter(
+        '', "Folder of the bundle (the trained model); empty for the demo's drill."
+    )
+    backend: str = _parameter('onnx', 'What runs the networks.', choices=tuple(BACKENDS))
+    threads: int = _parameter(
+        0, 'Threads of each network; 0 lets the backend decide.', low=0, high=256
+    )
+    image_transport: str = _parameter(
+        'raw',
+        'Subscribe to image, or to image/compressed (JPEG, PNG).',
+        choices=('raw', 'compressed'),
+    )
+    rectified: bool = _parameter(
+        False, 'Whether the pictures are rectified: P of CameraInfo holds then, not K and D.'
+    )
+    deterministic: bool = _parameter(
+        False,
+        'Process every picture, in order, over reliable topics, for bags and evaluation; '
+        'false: the newest picture wins.',
+    )
+    max_backlog: int = _parameter(
+        2000,
+        'How many pictures may wait when deterministic; more are lost, and reported.',
+        unit='pictures',
+        low=1,
+        high=100000,
+    )
+    pairing_timeout: float = _parameter(
+        2.0,
+        'How long a picture waits for its CameraInfo and its 2D boxes when deterministic.',
+        unit='s',
+        low=0.0,
+        high=60.0,
+    )
+    use_detections: bool = _parameter(
+        False,
+        'Look into the boxes on detections_2d (same stamp as the picture) instead of asking '
+        "the bundle's locator.",
+    )
+    min_score: float = _parameter(
+        0.5, 'Poses with a lower score are not published.', low=0.0, high=1.0, live=True
+    )
+    max_objects: int = _parameter(
+        8, 'Regions looked at in one picture, the surest first.', low=1, high=256, live=True
+    )
+    publish_tf: bool = _parameter(
+        True, 'Send the transform from the camera optical frame to each object.', live=True
+    )
+    marker_lifetime: float = _parameter(
+        1.0,
+        'How long rviz shows a marker that is not renewed.',
+        unit='s',
+        low=0.05,
+        high=3600.0,
+        live=True,
+    )
+    picture_timeout: float = _parameter(
+        5.0,
+        'Announced pictures that do not arrive for so long are reported, with the remedy.',
+        unit='s',
+        low=0.1,
+        high=3600.0,
+        live=True,
+    )
+    log_period: float = _parameter(
+        10.0,
+        'A complaint of one kind is logged once in this time.',
+        unit='s',
+        low=0.1,
+        high=3600.0,
+        live=True,
+    )
+
+
+def rules() -> dict[str, Rule]:
+    """The rule of every parameter, by name."""
+    return {each.name: each.metadata['rule'] for each in fields(Parameters)}
+
+
+def defaults() -> dict[str, Any]:
+    """The default of every parameter, by name."""
+    return {each.name: each.default for each in fields(Parameters)}
+
+
+def declare(node: Any) -> None:
+    """Declare all parameters on `node`; raises PoseNodeError for an override that is no good."""
+    from rclpy.exceptions import ParameterException
+
+    for each in fields(Parameters):
+        try:
+            node.declare_parameter(each.name, each.default, _descriptor(each))
+        except ParameterException as error:  # wrong type or out of range
+            raise PoseNodeError(
+                f'Parameter {each.name} cannot be what it was set to ({error}); '
+                f'give {_wanted(each)}.'
+            ) from None
+
+
+def read(node: Any) -> Parameters:
+    """The values that `node` has now; raises PoseNodeError."""
+    values = {each.name: node.get_parameter(each.name).value for each in fields(Parameters)}
+    for name, value in values.items():
+        check_choice(name, value)
+    return Parameters(**values)
+
+
+def check_choice(name: str, value: Any) -> None:
+    """What a descriptor cannot express; types and ranges rclpy checks itself."""
+    rule = rules().get(name)
+    if rule is not None and rule.choices and value not in rule.choices:
+        raise PoseNodeError(
+            f'Parameter {name} is {value!r}; give one of: {", ".join(rule.choices)}.'
+        )
+
+
+def refusal(name: str, value: Any, configured: bool) -> str:
+    """Why parameter `name` cannot be set to `value` now; '' when it can."""
+    try:
+        check_choice(name, value)
+    except PoseNodeError as error:
+        return str(error)
+    rule = rules().get(name)
+    if configured and rule is not None and not rule.live:
+        return (
+            f'Parameter {name} is read when the node is configured: '
+            'deactivate it, clean it up, set the parameter, then configure it again.'
+        )
+    return ''
+
+
+def _wanted(each: Field[Any]) -> str:
+    kinds = {bool: 'true or false', int: 'a whole number', float: 'a number with a point'}
+    kind = kinds.get(type(each.default), 'text')
+    limits = each.metadata['rule'].limits()
+    return f'{kind}, {limits}' if limits else kind
+
+
+def _descriptor(each: Field[Any]) -> Any:
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
+    rule: Rule = each.metadata['rule']
+    descriptor = ParameterDescriptor(
+        description=rule.meaning,
+        additional_constraints=rule.limits(),
+        read_only=rule.read_only,
+    )
+    if rule.low is None or rule.high is None:
+        return descriptor
+    if isinstance(each.default, float):
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=float(rule.low), to_value=float(rule.high))
+        ]
+    else:
+        descriptor.integer_range = [
+            IntegerRange(from_value=int(rule.low), to_value=int(rule.high), step=1)
+        ]
+    return descriptor
+
+
+__all__ = ['Parameters', 'Rule', 'declare', 'defaults', 'read', 'refusal', 'rules']

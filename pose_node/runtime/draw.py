@@ -75,7 +75,7 @@ def _segments(
             np.hypot(points[..., 0], points[..., 1]) < _WIDEST_TANGENT * depth
         )
     pixels = camera.project(points.reshape(-1, 3)).reshape(*points.shape[:2], 2)
-    # cv2 keeps coordinates in 16 bits above the subpixel ones.
+    # Far beyond the picture there is nothing to see, and integers end somewhere.
     seen &= np.isfinite(pixels).all(axis=-1) & (np.abs(pixels) < 4000.0).all(axis=-1)
     fixed = np.round(np.where(seen[..., None], pixels, 0.0) * (1 << _SUBPIXEL_BITS)).astype(int)
     for line, visible in zip(fixed, seen):
@@ -101,7 +101,8 @@ def _label(canvas: np.ndarray, pose: ObjectPose) -> None:
     height, width = canvas.shape[:2]
     font, size, step = cv2.FONT_HERSHEY_SIMPLEX, 0.4, 14
     longest = max(cv2.getTextSize(line, font, size, 1)[0][0] for line in lines)
-    x, y = (c - 0.5 * s for c, s in zip(pose.region.center_px, pose.region.size_px))
+    corner = np.subtract(pose.region.center_px, np.multiply(0.5, pose.region.size_px))
+    x, y = np.nan_to_num(corner)
     left = int(np.clip(x, 2, max(2, width - longest - 2)))
     top = int(np.clip(y - step * len(lines), 2, max(2, height - step * len(lines) - 2)))
     for i, line in enumerate(lines):

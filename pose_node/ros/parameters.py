@@ -59,7 +59,7 @@ class Parameters:
         'Subscribe to image, or to image/compressed (JPEG, PNG).',
         choices=('raw', 'compressed'),
     )
-    rectified: bool = _parameter(
+    input_is_rectified: bool = _parameter(
         False, 'Whether the pictures are rectified: P of CameraInfo holds then, not K and D.'
     )
     deterministic: bool = _parameter(

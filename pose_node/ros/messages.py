@@ -1,0 +1,198 @@
+"""Messages to arrays, and poses to messages: the only place with quaternions.
+
+ROS writes a quaternion xyzw and transforms3d wxyz. Covariances go out as they are: row by row,
+(x, y, z, rot x, rot y, rot z), fixed axes of the header's frame (REP-103).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from geometry_msgs.msg import (
+    Point,
+    Pose,
+    PoseStamped,
+    PoseWithCovariance,
+    PoseWithCovarianceStamped,
+    Quaternion,
+    TransformStamped,
+    Vector3,
+)
+from tf2_msgs.msg import TFMessage
+from transforms3d.quaternions import mat2quat, quat2mat
+from vision_msgs.msg import (
+    BoundingBox3D,
+    Detection3D,
+    Detection3DArray,
+    ObjectHypothesis,
+    ObjectHypothesisWithPose,
+)
+
+from pose_node.core.camera import Camera
+from pose_node.core.geometry import apply, make_pose
+from pose_node.runtime.preprocess import Region
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pose_node.core.bundle import Bundle
+    from pose_node.runtime.estimator import ObjectPose
+
+
+def stamp_ns(stamp: Any) -> int:
+    """A builtin_interfaces/Time in nanoseconds."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def quaternion_message(R: np.ndarray) -> Quaternion:
+    """A rotation matrix (3, 3) as geometry_msgs/Quaternion."""
+    w, x, y, z = (float(value) for value in mat2quat(R))
+    return Quaternion(x=x, y=y, z=z, w=w)
+
+
+def pose_message(T: np.ndarray) -> Pose:
+    """T (4, 4) as geometry_msgs/Pose."""
+    x, y, z = (float(value) for value in T[:3, 3])
+    return Pose(position=Point(x=x, y=y, z=z), orientation=quaternion_message(T[:3, :3]))
+
+
+def matrix_of(pose: Any) -> np.ndarray:
+    """T (4, 4) of a geometry_msgs/Pose or geometry_msgs/Transform."""
+    place = pose.position if hasattr(pose, 'position') else pose.translation
+    turn = pose.orientation if hasattr(pose, 'orientation') else pose.rotation
+    R = quat2mat([turn.w, turn.x, turn.y, turn.z])
+    return make_pose(R, np.array([place.x, place.y, place.z]))
+
+
+def pose_with_covariance(pose: ObjectPose) -> PoseWithCovariance:
+    """Pose and 6x6 covariance."""
+    message = PoseWithCovariance(pose=pose_message(pose.T_cam_obj))
+    message.covariance = np.ascontiguousarray(pose.covariance, np.float64).ravel()
+    return message
+
+
+def pose_stamped(header: Any, pose: ObjectPose) -> PoseStamped:
+    """The pose alone."""
+    return PoseStamped(header=header, pose=pose_message(pose.T_cam_obj))
+
+
+def pose_with_covariance_stamped(header: Any, pose: ObjectPose) -> PoseWithCovarianceStamped:
+    """The pose with its uncertainty."""
+    return PoseWithCovarianceStamped(header=header, pose=pose_with_covariance(pose))
+
+
+def detections(header: Any, poses: Sequence[ObjectPose], bundle: Bundle) -> Detection3DArray:
+    """One Detection3D per pose. `pose` is that of the object frame, `bbox` that of the box.
+
+    `id` stays empty: it would promise that an object keeps it from picture to picture.
+    """
+    message = Detection3DArray(header=header)
+    for pose in poses:
+        low, high = bundle.object(pose.object).bounds_obj_m
+        center = pose.T_cam_obj.copy()
+        center[:3, 3] = apply(pose.T_cam_obj, 0.5 * (low + high)[None])[0]
+        width, depth, height = (float(value) for value in high - low)
+        hypothesis = ObjectHypothesis(class_id=pose.object, score=float(pose.score))
+        message.detections.append(
+            Detection3D(
+                header=header,
+                results=[
+                    ObjectHypothesisWithPose(
+                        hypothesis=hypothesis, pose=pose_with_covariance(pose)
+                    )
+                ],
+                bbox=BoundingBox3D(
+                    center=pose_message(center), size=Vector3(x=width, y=depth, z=height)
+                ),
+            )
+        )
+    return message
+
+
+def frame_name(pose: ObjectPose) -> str:
+    """The TF frame of an object: its name, numbered from the second of its kind on."""
+    return pose.object if pose.instance == 0 else f'{pose.object}_{pose.instance}'
+
+
+def transforms(header: Any, poses: Sequence[ObjectPose]) -> TFMessage:
+    """From the camera's optical frame to every object."""
+    message = TFMessage()
+    for pose in poses:
+        transform = TransformStamped(header=header, child_frame_id=frame_name(pose))
+        x, y, z = (float(value) for value in pose.T_cam_obj[:3, 3])
+        transform.transform.translation = Vector3(x=x, y=y, z=z)
+        transform.transform.rotation = quaternion_message(pose.T_cam_obj[:3, :3])
+        message.transforms.append(transform)
+    return message
+
+
+def camera_of(info: Any, picture_size: tuple[int, int], *, rectified: bool) -> Camera:
+    """The camera of a picture (width, height) from its CameraInfo; raises PoseNodeError."""
+    roi = info.roi
+    return Camera.from_calibration(
+        calibration_size=(info.width, info.height),
+        K=np.array(info.k, np.float64).reshape(3, 3),
+        D=tuple(float(value) for value in info.d),
+        model=info.distortion_model,
+        P=np.array(info.p, np.float64).reshape(3, 4),
+        R=np.array(info.r, np.float64).reshape(3, 3),
+        rectified=rectified,
+        binning=(info.binning_x, info.binning_y),
+        roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
+        picture_size=picture_size,
+    )
+
+
+def regions_of(message: Any, bundle: Bundle) -> tuple[list[Region], int]:
+    """Regions out of a vision_msgs/Detection2DArray, and how many boxes could not be used.
+
+    A box without a class is taken for the bundle's object; boxes of things it does not know are
+    passed over; boxes with NaN or without size are unusable.
+    """
+    names = {each.name for each in bundle.objects}
+    regions, unusable = [], 0
+    for detection in message.detections:
+        best = max(
+            (each.hypothesis for each in detection.results),
+            key=lambda hypothesis: hypothesis.score,
+            default=None,
+        )
+        name = (best.class_id if best is not None else '') or bundle.pose_network.object
+        if name not in names:
+            continue
+        center = detection.bbox.center
+        width, height = _upright_size(detection.bbox.size_x, detection.bbox.size_y, center.theta)
+        score = best.score if best is not None else 1.0
+        numbers = (center.position.x, center.position.y, width, height, score)
+        if not all(map(math.isfinite, numbers)) or min(width, height) <= 0.0:
+            unusable += 1
+            continue
+        place = (center.position.x, center.position.y)
+        regions.append(Region(name, place, (width, height), score))
+    return regions, unusable
+
+
+def _upright_size(width: float, height: float, theta: float) -> tuple[float, float]:
+    """Width and height of the upright box round one that is turned by theta."""
+    if not math.isfinite(theta):
+        return math.nan, math.nan
+    c, s = abs(math.cos(theta)), abs(math.sin(theta))
+    return width * c + height * s, width * s + height * c
+
+
+__all__ = [
+    'camera_of',
+    'detections',
+    'frame_name',
+    'matrix_of',
+    'pose_message',
+    'pose_stamped',
+    'pose_with_covariance',
+    'pose_with_covariance_stamped',
+    'quaternion_message',
+    'regions_of',
+    'stamp_ns',
+    'transforms',
+]

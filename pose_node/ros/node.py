@@ -1,0 +1,280 @@
+"""The managed node `pose_node`: its life, and who is connected to whom.
+
+unconfigured -- configure --> inactive: parameters read, bundle verified, networks open
+inactive -- activate --> active: subscriptions and the worker thread
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
+
+from pose_node.core.errors import PoseNodeError
+from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
+
+from . import parameters as parameter_rules
+from .cameras import Cameras
+from .diagnostics import Facts, diagnostics
+from .environment import default_bundle
+from .health import Health, Level
+from .inputs import Inputs, picture_topics
+from .intake import Intake
+from .messages import camera_of
+from .outputs import Outputs
+from .processing import Processor, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .parameters import Parameters
+
+_DIAGNOSTICS_PERIOD_S = 1.0
+
+SUCCESS = TransitionCallbackReturn.SUCCESS
+FAILURE = TransitionCallbackReturn.FAILURE
+ERROR = TransitionCallbackReturn.ERROR
+
+
+class PoseNode(LifecycleNode):
+    """Camera pictures in, object poses out."""
+
+    def __init__(self, **options: Any) -> None:
+        """Raises PoseNodeError when a parameter was set to something it cannot be."""
+        super().__init__('pose_node', **options)
+        self.parameters: Parameters | None = None  # while configured
+        self._health = Health()
+        self._estimator: PoseEstimator | None = None
+        self._outputs: Outputs | None = None
+        self._intake: Intake | None = None
+        self._cameras: Cameras | None = None
+        self._inputs: Inputs | None = None
+        self._processor: Processor | None = None
+        self._worker: Worker | None = None
+        self._failure = ''  # why the last transition failed
+        parameter_rules.declare(self)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
+        )
+        # Not ROS time: the state of a node must be seen while the clock of a simulation stands.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=steady)
+
+    # -- transitions: rclpy swallows what they raise, so each says itself what went wrong
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Open the bundle. SUCCESS, or FAILURE (the node stays unconfigured)."""
+        if self._attempt('configure', self._configure):
+            return super().on_configure(state)
+        self._release()
+        return FAILURE
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe and work. SUCCESS, or FAILURE (the node stays inactive)."""
+        result = super().on_activate(state)  # publishers first: a picture may come at once
+        if self._attempt('activate', self._activate):
+            return result
+        self._attempt('deactivate', self._stop)
+        super().on_deactivate(state)
+        return FAILURE
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Finish the picture at hand and fall silent. SUCCESS or ERROR."""
+        done = self._attempt('deactivate', self._stop)
+        return super().on_deactivate(state) if done else ERROR
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Close the bundle. SUCCESS or ERROR."""
+        done = self._attempt('clean up', self._release)
+        return super().on_cleanup(state) if done else ERROR
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop from whatever state. SUCCESS or ERROR."""
+        done = self._attempt('shut down', self.close)
+        return super().on_shutdown(state) if done else ERROR
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give everything back. SUCCESS (unconfigured again) or FAILURE (the end)."""
+        del state
+        return SUCCESS if self._attempt('recover', self.close) else FAILURE
+
+    def close(self) -> None:
+        """Stop the worker and give everything back; harmless when there is nothing."""
+        self._stop()
+        self._release()
+
+    def _attempt(self, what: str, action: Callable[[], None]) -> bool:
+        """Run one part of a transition; a failure is logged, kept for /diagnostics, and False."""
+        try:
+            action()
+        except PoseNodeError as error:  # a sentence for the user
+            self._failure = f'Cannot {what}: {error}'
+            self.get_logger().error(self._failure)
+            return False
+        except Exception as error:  # noqa: BLE001 - a fault of ours: where it was matters
+            self._failure = f'Cannot {what} ({type(error).__name__}: {error}); see the log.'
+            self.get_logger().error(f'Cannot {what}:\n{traceback.format_exc()}')
+            return False
+        self._failure = ''
+        return True
+
+    # -- what the transitions do
+
+    def _configure(self) -> None:
+        parameters = parameter_rules.read(self)
+        folder = parameters.bundle or default_bundle()
+        options = EstimatorOptions(
+            min_score=parameters.min_score,
+            max_objects=parameters.max_objects,
+            threads=parameters.threads,
+        )
+        estimator = self._estimator = PoseEstimator(folder, parameters.backend, options)
+        if estimator.locator is None and not parameters.use_detections:
+            raise PoseNodeError(
+                f'Bundle {estimator.bundle.name!r} has no locator; set use_detections and '
+                'publish 2D boxes on detections_2d.'
+            )
+        self._outputs = Outputs(self, estimator.bundle, keep_all=parameters.deterministic)
+        self.parameters = parameters
+        names = ', '.join(each.name for each in estimator.bundle.objects)
+        self.get_logger().info(
+            f'Bundle {estimator.bundle.name!r} from {estimator.bundle.folder}: {names}; '
+            f'backend {parameters.backend}.'
+        )
+
+    def _activate(self) -> None:
+        parameters, estimator, outputs = self.parameters, self._estimator, self._outputs
+        if parameters is None or estimator is None or outputs is None:
+            raise PoseNodeError('the node is not configured; configure it first.')
+        self._health.reset()
+        self._intake = Intake(
+            keep_all=parameters.deterministic,
+            with_boxes=parameters.use_detections,
+            patience_s=parameters.pairing_timeout,
+            capacity=parameters.max_backlog,
+            dropped=self._on_dropped,
+        )
+        rectified = parameters.input_is_rectified
+        self._cameras = Cameras(
+            lambda info, size: camera_of(info, size, rectified=rectified),
+            self.resolve_topic_name('camera_info'),
+            memory=100 + (parameters.max_backlog if parameters.deterministic else 0),
+        )
+        self._processor = Processor(
+            estimator=estimator,
+            cameras=self._cameras,
+            outputs=outputs,
+            health=self._health,
+            parameters=parameters,
+            clock=self.get_clock(),
+            logger=self.get_logger(),
+        )
+        self._worker = Worker(self._intake, self._processor, self.get_logger())
+        self._inputs = Inputs(self, parameters, self._intake, self._cameras, self._health)
+        order = 'every picture in order' if parameters.deterministic else 'the newest picture'
+        self.get_logger().info(f'Active: {order} of {self._inputs.picture_topic}.')
+
+    def _stop(self) -> None:
+        inputs, worker = self._inputs, self._worker
+        self._inputs = self._worker = self._intake = self._cameras = self._processor = None
+        if inputs is not None:
+            inputs.destroy()
+        if worker is not None and not worker.stop():
+            raise PoseNodeError('the networks have not answered for 10 s; restart the node.')
+
+    def _release(self) -> None:
+        outputs, estimator = self._outputs, self._estimator
+        self._outputs = self._estimator = self.parameters = None
+        if outputs is not None:
+            outputs.destroy()
+        if estimator is not None:
+            estimator.close()
+
+    # -- events
+
+    def _on_set_parameters(self, changed: list[Any]) -> SetParametersResult:
+        configured = self.parameters
+        for each in changed:
+            reason = parameter_rules.refusal(each.name, each.value, configured is not None)
+            if reason:
+                return SetParametersResult(successful=False, reason=reason)
+        rules = parameter_rules.rules()
+        values = {each.name: each.value for each in changed if each.name in rules}
+        if configured is not None and values:
+            self._apply(replace(configured, **values))
+        return SetParametersResult(successful=True)
+
+    def _apply(self, parameters: Parameters) -> None:
+        """Let live parameters take effect from the next picture on."""
+        self.parameters = parameters
+        if self._processor is not None:
+            self._processor.parameters = parameters
+        if self._estimator is not None:
+            self._estimator.options = replace(
+                self._estimator.options,
+                min_score=parameters.min_score,
+                max_objects=parameters.max_objects,
+            )
+
+    def _on_dropped(self, reason: str, count: int) -> None:
+        self._health.dropped(reason, count)
+        if reason == 'backlog':
+            sentence = (
+                'More than max_backlog pictures wait, so some are lost; '
+                'play the bag more slowly or raise max_backlog.'
+            )
+            if self._health.complain('pictures', sentence):
+                self.get_logger().error(sentence)
+
+    def _publish_diagnostics(self) -> None:
+        parameters, inputs = self.parameters, self._inputs
+        snapshot = self._health.snapshot()
+        if parameters is not None and inputs is not None:
+            self._look_at_supply(inputs, parameters, snapshot.since_arrival_s)
+        elif self._failure:
+            self._health.complain('estimator', self._failure)
+        transport = self.get_parameter('image_transport').value
+        estimator = self._estimator
+        facts = Facts(
+            state=self._state(),
+            picture_topic=picture_topics(self, transport)[0],
+            publishers=inputs.publishers() if inputs is not None else 0,
+            camera_info_topic=self.resolve_topic_name('camera_info'),
+            camera_frames=self._cameras.frames if self._cameras is not None else (),
+            waiting=self._intake.waiting if self._intake is not None else 0,
+            bundle=estimator.bundle.name if estimator is not None else '',
+            backend=parameters.backend if parameters is not None else '',
+            use_detections=parameters is not None and parameters.use_detections,
+        )
+        stamp = self.get_clock().now().to_msg()
+        snapshot = self._health.snapshot()
+        self._diagnostics.publish(diagnostics(self.get_name(), stamp, snapshot, facts))
+
+    def _look_at_supply(self, inputs: Inputs, parameters: Parameters, silent_s: float) -> None:
+        """Say what keeps pictures from arriving, if nothing arrives."""
+        complaint = inputs.complaint(silent_s, parameters.picture_timeout)
+        if complaint is None:
+            return
+        # Said once, not every ten seconds: nothing changes until somebody acts.
+        if self._health.complain(
+            'pictures', complaint.sentence, complaint.level, log_period_s=float('inf')
+        ):
+            if complaint.level == Level.WARN:
+                self.get_logger().warning(complaint.sentence)
+            else:
+                self.get_logger().error(complaint.sentence)
+
+    def _state(self) -> str:
+        if self._inputs is not None:
+            return 'active'
+        return 'inactive' if self.parameters is not None else 'unconfigured'
+
+
+__all__ = ['PoseNode']

@@ -1,0 +1,109 @@
+"""Everything the node publishes about a picture, under the picture's own header."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image
+from tf2_msgs.msg import TFMessage
+from vision_msgs.msg import Detection3DArray
+from visualization_msgs.msg import MarkerArray
+
+from pose_node.runtime.draw import draw
+
+from . import messages
+from .diagnostics import frame_stats
+from .markers import Markers
+from .pictures import encode_image
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from pose_node.core.bundle import Bundle
+    from pose_node.core.camera import Camera
+    from pose_node.runtime.estimator import FrameResult, ObjectPose
+
+    from .parameters import Parameters
+
+
+class Outputs:
+    """The publishers for one bundle. They are lifecycle publishers: silent while inactive.
+
+    keep_all: results queue up for a slow listener, so that none is lost.
+    """
+
+    def __init__(self, node: Any, bundle: Bundle, *, keep_all: bool) -> None:
+        self._node = node
+        self._bundle = bundle
+        self._markers = Markers(bundle)
+        depth = 1000 if keep_all else 10
+        self._publishers: list[Any] = []
+        self._detections = self._publisher(Detection3DArray, '~/detections', depth)
+        self._poses = {}
+        for name in (each.name for each in bundle.objects):
+            self._poses[name] = (
+                self._publisher(PoseStamped, f'~/{name}/pose', depth),
+                self._publisher(
+                    PoseWithCovarianceStamped, f'~/{name}/pose_with_covariance', depth
+                ),
+            )
+        # What tf2_ros broadcasts with: everybody's /tf, unless remapped.
+        self._tf = self._publisher(TFMessage, '/tf', max(depth, 100))
+        self._marker_array = self._publisher(MarkerArray, '~/markers', depth)
+        self._overlay = self._publisher(Image, '~/overlay', depth if keep_all else 1)
+        self._stats = self._publisher(DiagnosticArray, '~/frame_stats', depth)
+
+    def publish(self, header: Any, poses: Sequence[ObjectPose], parameters: Parameters) -> None:
+        """What was found in a picture, or that nothing was.
+
+        Transforms go first: who is woken by the detections finds them there.
+        """
+        if parameters.publish_tf and poses and header.frame_id:
+            self._tf.publish(messages.transforms(header, poses))
+        for pose in poses:
+            if pose.instance == 0:  # the best of its kind; the array has all
+                stamped, with_covariance = self._poses[pose.object]
+                stamped.publish(messages.pose_stamped(header, pose))
+                with_covariance.publish(messages.pose_with_covariance_stamped(header, pose))
+        self._detections.publish(messages.detections(header, poses, self._bundle))
+        markers = self._markers.update(header, poses, parameters.marker_lifetime)
+        if markers.markers:
+            self._marker_array.publish(markers)
+
+    def publish_overlay(
+        self, header: Any, picture: np.ndarray, camera: Camera, result: FrameResult
+    ) -> None:
+        """The picture with the poses drawn in, if somebody listens."""
+        if self._overlay.get_subscription_count():
+            overlay = draw(picture, camera, result, self._bundle)
+            self._overlay.publish(encode_image(overlay, Image(header=header)))
+
+    def publish_stats(self, header: Any, values: Mapping[str, float]) -> None:
+        """Times of this picture, if somebody listens."""
+        if self._stats.get_subscription_count():
+            self._stats.publish(frame_stats(self._node.get_name(), header, values))
+
+    def destroy(self) -> None:
+        """Take the publishers away."""
+        for publisher in self._publishers:
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers = []
+
+    def _publisher(self, kind: type, topic: str, depth: int) -> Any:
+        publisher = self._node.create_lifecycle_publisher(
+            kind,
+            topic,
+            QoSProfile(depth=depth),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self._publishers.append(publisher)
+        return publisher
+
+
+__all__ = ['Outputs']

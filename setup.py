@@ -1,0 +1,44 @@
+"""The ament_python package: what a robot installs (no torch, no training)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = 'pose_node'
+
+
+def data_files():
+    """share/pose_node: launch files, configuration and bundles, folder by folder."""
+    share = Path('share') / PACKAGE
+    installed = [
+        ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
+        (str(share), ['package.xml']),
+    ]
+    for top in ('launch', 'config', 'bundles'):
+        for folder in sorted({path.parent for path in Path(top).rglob('*') if path.is_file()}):
+            files = sorted(str(path) for path in folder.iterdir() if path.is_file())
+            if folder.name != '__pycache__':
+                installed.append((str(share / folder), files))
+    return installed
+
+
+setup(
+    name=PACKAGE,
+    version='0.1.0',
+    description='Camera pictures in, object poses out: a ROS 2 node trained from 3D models alone',
+    author='pose_node maintainers',
+    maintainer='pose_node maintainers',
+    maintainer_email='pose_node@users.noreply.github.com',
+    license='Apache-2.0',
+    packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    data_files=data_files(),
+    python_requires='>=3.10',
+    install_requires=['setuptools'],
+    zip_safe=True,
+    entry_points={
+        'console_scripts': [
+            'pose_node = pose_node.ros.main:main',
+            'pose = pose_node.cli:main',
+        ],
+    },
+)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pose_node.core.camera import Camera
 
 OBJECT = 'dots'
-DOT_RADIUS_M = 0.008
+DOT_RADIUS_M = 0.007
 HUB_RADIUS_M = 0.016
 BALL_RADIUS_M = 0.09
 GREY = 96  # the background
@@ -106,7 +106,7 @@ def manifest(*, locator: bool = True, name: str = OBJECT) -> dict:
             'std': [64.0, 64.0, 64.0],
             'stride': STRIDE,
             'sigma_px': 1.0,
-            'region_scale': 1.25,
+            'region_scale': 1.3,
             'threshold': 0.2,
             'covariance_scale': 1.0,
             'min_variance_px2': 0.002,
@@ -142,9 +142,9 @@ def draw_scene(
     """The picture (H, W, 3) RGB uint8 that `camera` takes of one object, several (N, 4, 4), or
     none.
 
-    A dot is a disc round the projection of its centre; nearer ones hide farther ones, and the
-    white one lies below all others of its object, lest it hide one. noise: standard deviation per
-    channel, drawn from `rng`.
+    A dot is a disc round the projection of its centre. One that a nearer dot would touch is left
+    out whole: half a disc has another centre, and what is drawn must be exact. The white one lies
+    below all others, lest it hide one. noise: standard deviation per channel, drawn from `rng`.
     """
     width, height = camera.size
     picture = np.full((height, width, 3), float(GREY))
@@ -154,9 +154,16 @@ def draw_scene(
         radii = np.array([HUB_RADIUS_M] + [DOT_RADIUS_M] * len(COLORS))
         focal = 0.5 * (camera.K[0, 0] + camera.K[1, 1])
         places = camera.project(centers)
-        for i in (0, *(1 + np.argsort(-centers[1:, 2]))):
-            if centers[i, 2] > 0.01 and np.isfinite(places[i]).all():
-                _disc(picture, places[i], focal * radii[i] / centers[i, 2], colors[i])
+        drawn: list[int] = []
+        for i in (0, *(1 + np.argsort(centers[1:, 2]))):  # the nearest first
+            if centers[i, 2] < 0.01 or not np.isfinite(places[i]).all():
+                continue
+            apart = np.linalg.norm(places[drawn] - places[i], axis=1)
+            touch = focal * 2.0 * DOT_RADIUS_M / centers[i, 2] + 3.0
+            if 0 in drawn and (apart[1:] < touch).any():
+                continue
+            _disc(picture, places[i], focal * radii[i] / centers[i, 2], colors[i])
+            drawn.append(i)
     if noise:
         picture += noise * (rng or np.random.default_rng(0)).standard_normal(picture.shape)
     return np.clip(np.round(picture), 0, 255).astype(np.uint8)
@@ -222,7 +229,8 @@ def _locator_network() -> onnx.ModelProto:
     weigh = np.stack((np.outer(ones, ones), np.outer(ones, ramp), np.outer(ramp, ones)))[:, None]
     # Brightness 510 and up is white: the dots reach 384, and so does the grey beside them.
     whiten = np.full((1, 3, 1, 1), 64.0 / 255.0)
-    times_larger = 2.0 * (BALL_RADIUS_M + DOT_RADIUS_M) / HUB_RADIUS_M
+    # The dots in front of it take some of that area away, and cut dots would be worse than small.
+    times_larger = 1.15 * 2.0 * (BALL_RADIUS_M + DOT_RADIUS_M) / HUB_RADIUS_M
     nodes = [
         helper.make_node('Conv', ['picture', 'whiten', 'dark'], ['brightness']),
         helper.make_node('Clip', ['brightness', 'zero', 'one'], ['white']),

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 PACKAGE = 'pose_node'
 
-# Fast DDS 3 (Kilted) reads the first name, Fast DDS 2 (Humble, Jazzy) the second.
+# Fast DDS 3 (Kilted and later) reads the first name, Fast DDS 2 the second.
 _PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+_WITH_FAST_DDS_2 = ('humble', 'iron', 'jazzy')
 
 # glibc: keep freed picture buffers instead of handing them back and faulting them in page by page.
 _ALLOCATOR = {
@@ -38,7 +39,7 @@ def share_folder() -> Path:
         from ament_index_python.packages import get_package_share_directory
 
         return Path(get_package_share_directory(PACKAGE))
-    except (ImportError, LookupError):  # PackageNotFoundError is a LookupError
+    except (ImportError, LookupError, OSError):  # no ROS, not installed, nothing sourced
         raise PoseNodeError(
             f'The files of {PACKAGE} are neither installed nor in {checkout}; '
             "source the workspace's install/setup.bash or run from a checkout."
@@ -80,8 +81,8 @@ def dds_settings(base: Mapping[str, str]) -> dict[str, str]:
     """The variables that `base` lacks for fast pictures; a DDS profile of the user's own stays."""
     wanted = dict(_ALLOCATOR)
     if not any(base.get(name) for name in _PROFILE_VARIABLES):
-        profile = str(share_folder() / 'config' / 'fastdds.xml')
-        wanted.update(dict.fromkeys(_PROFILE_VARIABLES, profile))
+        name = _PROFILE_VARIABLES[base.get('ROS_DISTRO') in _WITH_FAST_DDS_2]
+        wanted[name] = str(share_folder() / 'config' / 'fastdds.xml')
     return {name: value for name, value in wanted.items() if name not in base}
 
 

@@ -168,15 +168,21 @@ def supply_complaint(
     transport: str,
     other_topic: str,
     other_publishers: int,
+    arrived: int,
     silent_s: float,
     timeout_s: float,
 ) -> Complaint | None:
     """What keeps pictures from arriving, if nothing has arrived for timeout_s.
 
-    other_topic: where pictures would be under the other image_transport.
+    other_topic: where pictures would be under the other image_transport. arrived: how many ever.
     """
     if silent_s < timeout_s:
         return None
+    if publishers and arrived:
+        return Complaint(
+            Level.WARN,
+            f'No picture has come on {topic} for {silent_s:.0f} s; look at the camera driver.',
+        )
     if publishers:
         # Raw pictures are larger than the shared memory Fast DDS sets up by itself.
         return Complaint(

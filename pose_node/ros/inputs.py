@@ -59,14 +59,15 @@ class Inputs:
         """How many publishers of pictures there are."""
         return self._node.count_publishers(self.picture_topic)
 
-    def complaint(self, silent_s: float, timeout_s: float) -> Complaint | None:
-        """What keeps pictures from arriving, if anything does."""
+    def complaint(self, arrived: int, silent_s: float, timeout_s: float) -> Complaint | None:
+        """What keeps pictures from arriving, if none has for timeout_s."""
         return supply_complaint(
             topic=self.picture_topic,
             publishers=self.publishers(),
             transport=self._transport,
             other_topic=self._other_topic,
             other_publishers=self._node.count_publishers(self._other_topic),
+            arrived=arrived,
             silent_s=silent_s,
             timeout_s=timeout_s,
         )

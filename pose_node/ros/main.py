@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import rclpy
@@ -22,7 +24,8 @@ from .node import PoseNode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+# A second signal within this time comes from a shell and a launcher passing on the same one.
+_SAME_SIGNAL_S = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,9 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 after a signal; 1 when a parameter is no good or `autostart` could not start it.
     """
-    # Signals are waited for by a thread of their own. rclpy's handlers would close the context
-    # under the worker while it publishes. Threads made later inherit the mask.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    # rclpy's own handlers would close the context under the worker while it publishes.
     rclpy.init(
         args=list(arguments) if arguments is not None else None,
         signal_handler_options=SignalHandlerOptions.NO,
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run() -> int:
     executor = SingleThreadedExecutor()
     stop = Future(executor=executor)
-    threading.Thread(target=_wait_for_signal, args=(stop,), name='signals', daemon=True).start()
+    _on_signal(stop)
     try:
         node = PoseNode()
     except PoseNodeError as error:
@@ -71,11 +72,29 @@ def _autostart(node: PoseNode) -> bool:
     return node.trigger_configure() == success and node.trigger_activate() == success
 
 
-def _wait_for_signal(stop: Future) -> None:
-    signal.sigwait(_SIGNALS)
-    stop.set_result(None)
-    number = signal.sigwait(_SIGNALS)  # somebody is impatient
-    os._exit(128 + number)
+def _on_signal(stop: Future) -> None:
+    """Have SIGINT and SIGTERM end `stop`, even while the main thread waits inside DDS.
+
+    Python runs its handlers in the main thread, when that comes back from C; the wake-up socket
+    is written to at once, by whatever thread the signal hits.
+    """
+    listening, written = socket.socketpair()
+    written.setblocking(False)
+    signal.set_wakeup_fd(written.fileno())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+
+    def wait() -> None:
+        with written:  # open as long as this thread lives
+            listening.recv(1)
+            first = time.monotonic()
+            stop.set_result(None)
+            while True:
+                number = listening.recv(1)[0]
+                if time.monotonic() - first > _SAME_SIGNAL_S:  # somebody is impatient
+                    os._exit(128 + number)
+
+    threading.Thread(target=wait, name='signals', daemon=True).start()
 
 
 if __name__ == '__main__':

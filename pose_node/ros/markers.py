@@ -31,6 +31,10 @@ class Markers:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
+        self._meshes = {
+            each.name: '' if each.mesh is None else resource_of(bundle.folder / each.mesh)
+            for each in bundle.objects
+        }
         self._shown: set[tuple[str, int]] = set()  # (ns, id)
 
     def update(self, header: Any, poses: Sequence[ObjectPose], lifetime_s: float) -> MarkerArray:
@@ -38,7 +42,7 @@ class Markers:
         array = MarkerArray()
         for pose in poses:
             spec = self._bundle.object(pose.object)
-            array.markers.append(_body(spec, self._bundle.folder, pose))
+            array.markers.append(_body(spec, self._meshes[spec.name], pose))
             array.markers.append(_axes(spec, pose))
         seconds, rest = divmod(lifetime_s, 1.0)
         for marker in array.markers:
@@ -60,13 +64,13 @@ def _deletions(header: Any, gone: set[tuple[str, int]]) -> list[Marker]:
     return markers
 
 
-def _body(spec: ObjectSpec, folder: Path, pose: ObjectPose) -> Marker:
+def _body(spec: ObjectSpec, mesh: str, pose: ObjectPose) -> Marker:
     """The mesh, or its box where the bundle has none."""
     marker = Marker(ns=spec.name, id=pose.instance)
     marker.color = _color(_BODY)
-    if spec.mesh is not None:
+    if mesh:
         marker.type = Marker.MESH_RESOURCE
-        marker.mesh_resource = resource_of(folder / spec.mesh)
+        marker.mesh_resource = mesh
         marker.scale = Vector3(x=1.0, y=1.0, z=1.0)
         marker.pose = pose_message(pose.T_cam_obj)
         return marker
@@ -105,7 +109,7 @@ def resource_of(file: Path) -> str:
 
         share = Path(get_package_share_directory(PACKAGE)).resolve()
         return f'package://{PACKAGE}/{file.relative_to(share).as_posix()}'
-    except (ImportError, LookupError, ValueError):  # not installed, or elsewhere
+    except (ImportError, LookupError, OSError, ValueError):  # no ROS, not installed, elsewhere
         return file.as_uri()
 
 

@@ -33,6 +33,7 @@ from .processing import Processor, Worker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .health import Snapshot
     from .parameters import Parameters
 
 _DIAGNOSTICS_PERIOD_S = 1.0
@@ -237,7 +238,7 @@ class PoseNode(LifecycleNode):
         parameters, inputs = self.parameters, self._inputs
         snapshot = self._health.snapshot()
         if parameters is not None and inputs is not None:
-            self._look_at_supply(inputs, parameters, snapshot.since_arrival_s)
+            self._look_at_supply(inputs, parameters, snapshot)
         elif self._failure:
             self._health.complain('estimator', self._failure)
         transport = self.get_parameter('image_transport').value
@@ -257,9 +258,9 @@ class PoseNode(LifecycleNode):
         snapshot = self._health.snapshot()
         self._diagnostics.publish(diagnostics(self.get_name(), stamp, snapshot, facts))
 
-    def _look_at_supply(self, inputs: Inputs, parameters: Parameters, silent_s: float) -> None:
+    def _look_at_supply(self, inputs: Inputs, parameters: Parameters, now: Snapshot) -> None:
         """Say what keeps pictures from arriving, if nothing arrives."""
-        complaint = inputs.complaint(silent_s, parameters.picture_timeout)
+        complaint = inputs.complaint(now.arrived, now.since_arrival_s, parameters.picture_timeout)
         if complaint is None:
             return
         # Said once, not every ten seconds: nothing changes until somebody acts.

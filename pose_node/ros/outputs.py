@@ -62,17 +62,22 @@ class Outputs:
     def publish(self, header: Any, poses: Sequence[ObjectPose], parameters: Parameters) -> None:
         """What was found in a picture, or that nothing was.
 
-        Transforms go first: who is woken by the detections finds them there.
+        Transforms go first: who is woken by the detections finds them there. All is made before
+        any is sent, so that a picture is never answered twice.
         """
-        if parameters.publish_tf and poses and header.frame_id:
-            self._tf.publish(messages.transforms(header, poses))
-        for pose in poses:
-            if pose.instance == 0:  # the best of its kind; the array has all
-                stamped, with_covariance = self._poses[pose.object]
-                stamped.publish(messages.pose_stamped(header, pose))
-                with_covariance.publish(messages.pose_with_covariance_stamped(header, pose))
-        self._detections.publish(messages.detections(header, poses, self._bundle))
+        detections = messages.detections(header, poses, self._bundle)
         markers = self._markers.update(header, poses, parameters.marker_lifetime)
+        transforms = messages.transforms(header, poses)
+        best = [pose for pose in poses if pose.instance == 0]  # of its kind; the array has all
+        stamped = [messages.pose_stamped(header, pose) for pose in best]
+        spread = [messages.pose_with_covariance_stamped(header, pose) for pose in best]
+
+        if parameters.publish_tf and poses and header.frame_id:
+            self._tf.publish(transforms)
+        for pose, alone, with_covariance in zip(best, stamped, spread):
+            self._poses[pose.object][0].publish(alone)
+            self._poses[pose.object][1].publish(with_covariance)
+        self._detections.publish(detections)
         if markers.markers:
             self._marker_array.publish(markers)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from pose_node.ros.environment import (
     dds_settings,
     default_bundle,
@@ -12,10 +14,30 @@ from pose_node.ros.environment import (
 )
 
 
-def test_profile_and_allocator_are_set_and_exist():
+@pytest.mark.parametrize(
+    ('base', 'name', 'other'),
+    [
+        ({}, 'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'),
+        (
+            {'ROS_DISTRO': 'kilted'},
+            'FASTDDS_DEFAULT_PROFILES_FILE',
+            'FASTRTPS_DEFAULT_PROFILES_FILE',
+        ),
+        (
+            {'ROS_DISTRO': 'humble'},
+            'FASTRTPS_DEFAULT_PROFILES_FILE',
+            'FASTDDS_DEFAULT_PROFILES_FILE',
+        ),
+    ],
+)
+def test_the_profile_has_the_name_that_the_release_reads(base, name, other):
+    environment = process_environment(base)
+    assert os.path.isfile(environment[name])
+    assert other not in environment
+
+
+def test_the_allocator_is_set():
     environment = process_environment({'PATH': '/bin'})
-    for name in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
-        assert os.path.isfile(environment[name])
     assert int(environment['MALLOC_MMAP_THRESHOLD_']) >= 8_000_000  # a 1080p picture and more
     assert environment['PATH'] == '/bin'
     assert 'ROS_DOMAIN_ID' not in environment

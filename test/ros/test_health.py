@@ -73,6 +73,7 @@ def supply(**changes):
         'transport': 'raw',
         'other_topic': '/camera/image/compressed',
         'other_publishers': 0,
+        'arrived': 0,
         'silent_s': 6.0,
         'timeout_s': 5.0,
     }
@@ -85,6 +86,9 @@ def test_silence_is_explained():
     assert announced.level == Level.ERROR
     for word in ('/camera/image', 'fastdds.xml', 'compressed', 'reliability'):
         assert word in announced.sentence
+    paused = supply(arrived=9)
+    assert paused.level == Level.WARN
+    assert 'camera driver' in paused.sentence
     nobody = supply(publishers=0)
     assert nobody.level == Level.WARN
     assert 'remap image' in nobody.sentence

@@ -1,0 +1,178 @@
+"""The node in this process: transitions, parameters, what it says when it cannot start."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
+
+import rclpy
+from known_bundle import make_bundle
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from pose_node.core.errors import PoseNodeError
+from pose_node.ros.node import PoseNode
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+@pytest.fixture
+def make_node(known_bundle_folder):
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    nodes = []
+
+    def make(**overrides):
+        overrides.setdefault('bundle', str(known_bundle_folder))
+        values = [Parameter(name, value=value) for name, value in overrides.items()]
+        nodes.append(PoseNode(context=context, parameter_overrides=values))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.close()
+        node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def topics(node) -> set[str]:
+    own = node.get_publisher_names_and_types_by_node(node.get_name(), node.get_namespace())
+    return {name for name, _ in own}
+
+
+def subscriptions(node) -> set[str]:
+    own = node.get_subscriber_names_and_types_by_node(node.get_name(), node.get_namespace())
+    return {name for name, _ in own}
+
+
+def test_topics_follow_the_life(make_node):
+    node = make_node()
+    assert '/pose_node/detections' not in topics(node)
+    assert node.trigger_configure() == SUCCESS
+    assert {
+        '/tf', '/diagnostics', '/pose_node/detections', '/pose_node/dots/pose',
+        '/pose_node/dots/pose_with_covariance', '/pose_node/markers', '/pose_node/overlay',
+        '/pose_node/frame_stats',
+    } <= topics(node)  # fmt: skip
+    assert '/image' not in subscriptions(node)
+    assert node.trigger_activate() == SUCCESS
+    assert {'/image', '/camera_info'} <= subscriptions(node)
+    assert '/detections_2d' not in subscriptions(node)
+    assert node.trigger_deactivate() == SUCCESS
+    assert '/image' not in subscriptions(node)
+    assert node.trigger_cleanup() == SUCCESS
+    assert '/pose_node/detections' not in topics(node)
+
+
+def test_the_whole_life_can_be_lived_twice(make_node):
+    node = make_node()
+    for _ in range(2):
+        assert node.trigger_configure() == SUCCESS
+        assert node.trigger_activate() == SUCCESS
+        assert node.trigger_deactivate() == SUCCESS
+        assert node.trigger_cleanup() == SUCCESS
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    assert node.trigger_shutdown() == SUCCESS
+    assert node.parameters is None
+
+
+def test_names_are_relative(make_node):
+    node = make_node(image_transport='compressed', use_detections=True)
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    assert {'/image/compressed', '/camera_info', '/detections_2d'} <= subscriptions(node)
+    assert '/image' not in subscriptions(node)
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'words'),
+    [
+        ({'bundle': '/there/is/none'}, '/there/is/none'),
+        ({'backend': 'abacus'}, "'abacus'"),
+        ({'image_transport': 'theora'}, "'theora'"),
+    ],
+)
+def test_configuring_fails_with_a_sentence_and_may_be_tried_again(
+    make_node, known_bundle_folder, capfd, overrides, words
+):
+    node = make_node(**overrides)
+    assert node.trigger_configure() == FAILURE
+    log = capfd.readouterr().err
+    assert 'Cannot configure' in log
+    assert words in log
+    assert 'Traceback' not in log
+    node.set_parameters(
+        [
+            Parameter('bundle', value=str(known_bundle_folder)),
+            Parameter('backend', value='onnx'),
+            Parameter('image_transport', value='raw'),
+        ]
+    )
+    assert node.trigger_configure() == SUCCESS
+
+
+def test_a_bundle_without_locator_needs_boxes(make_node, tmp_path, capfd):
+    folder = str(make_bundle(tmp_path / 'dots', locator=False).folder)
+    assert make_node(bundle=folder).trigger_configure() == FAILURE
+    assert 'use_detections' in capfd.readouterr().err
+    assert make_node(bundle=folder, use_detections=True).trigger_configure() == SUCCESS
+
+
+def test_a_fault_in_a_transition_is_logged_with_its_traceback(make_node, monkeypatch, capfd):
+    node = make_node()
+
+    def fail(*_, **__):
+        raise RuntimeError('a fault of ours')
+
+    monkeypatch.setattr('pose_node.ros.node.PoseEstimator', fail)
+    assert node.trigger_configure() == FAILURE
+    log = capfd.readouterr().err
+    assert 'Traceback' in log
+    assert 'a fault of ours' in log
+    monkeypatch.undo()
+    assert node.trigger_configure() == SUCCESS
+    monkeypatch.setattr('pose_node.ros.node.Inputs', fail)
+    assert node.trigger_activate() == FAILURE
+    assert 'Cannot activate' in capfd.readouterr().err
+    monkeypatch.undo()
+    assert node.trigger_activate() == SUCCESS
+
+
+def set_one(node, name, value):
+    (result,) = node.set_parameters([Parameter(name, value=value)])
+    return result
+
+
+def test_live_parameters_reach_the_estimator_and_others_are_refused(make_node):
+    node = make_node()
+    assert set_one(node, 'threads', 1).successful
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    assert set_one(node, 'min_score', 0.9).successful
+    assert node.parameters.min_score == 0.9
+    assert node._estimator.options.min_score == 0.9
+    refused = set_one(node, 'threads', 2)
+    assert not refused.successful
+    assert 'clean it up' in refused.reason
+    assert not set_one(node, 'min_score', 1.5).successful
+    assert not set_one(node, 'autostart', False).successful
+    assert node.trigger_deactivate() == SUCCESS
+    assert node.trigger_cleanup() == SUCCESS
+    assert set_one(node, 'threads', 2).successful
+
+
+def test_impossible_parameters_are_refused_at_start(make_node):
+    with pytest.raises(PoseNodeError, match='min_score'):
+        make_node(min_score=7.0)
+
+
+def test_qos_can_be_overridden(make_node):
+    node = make_node(**{'qos_overrides./image.subscription.reliability': 'reliable'})
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    (info,) = node.get_subscriptions_info_by_topic('/image')
+    assert info.qos_profile.reliability.name == 'RELIABLE'
+    (other,) = node.get_subscriptions_info_by_topic('/camera_info')
+    assert other.qos_profile.reliability.name == 'BEST_EFFORT'

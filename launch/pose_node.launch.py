@@ -13,7 +13,8 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from launch import LaunchContext, LaunchDescription
+# mypy takes this folder for the package `launch`
+from launch import LaunchContext, LaunchDescription  # type: ignore[attr-defined]
 from pose_node.ros.environment import dds_settings, share_folder
 
 # name, default, meaning

@@ -22,7 +22,12 @@ from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
-from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+# mypy takes this folder for the package `launch`
+from launch import (  # type: ignore[attr-defined]
+    LaunchContext,
+    LaunchDescription,
+    LaunchDescriptionEntity,
+)
 from pose_node.ros.environment import process_environment, share_folder
 
 # name, default, meaning

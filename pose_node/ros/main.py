@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run() -> int:
     executor = SingleThreadedExecutor()
-    stop = Future(executor=executor)
+    stop: Future[None] = Future(executor=executor)
     _on_signal(stop)
     try:
         node = PoseNode()
@@ -72,7 +72,7 @@ def _autostart(node: PoseNode) -> bool:
     return node.trigger_configure() == success and node.trigger_activate() == success
 
 
-def _on_signal(stop: Future) -> None:
+def _on_signal(stop: Future[None]) -> None:
     """Have SIGINT and SIGTERM end `stop`, even while the main thread waits inside DDS.
 
     Python runs its handlers in the main thread, when that comes back from C; the wake-up socket

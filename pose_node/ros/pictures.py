@@ -113,7 +113,7 @@ def encode_image(picture: np.ndarray, message: Any) -> Any:
     message.height, message.width, message.encoding = height, width, 'rgb8'
     message.is_bigendian, message.step = 0, 3 * width
     del message.data[:]
-    message.data.frombytes(memoryview(np.ascontiguousarray(picture)).cast('B'))
+    message.data.frombytes(np.ascontiguousarray(picture).data.cast('B'))
     return message
 
 

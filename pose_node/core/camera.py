@@ -7,6 +7,7 @@ Models are those of sensor_msgs/CameraInfo: plumb_bob and rational_polynomial (O
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
 # How many distortion coefficients each model has; plumb_bob may leave k3 away.
 COEFFICIENTS = {'none': (0,), 'plumb_bob': (4, 5), 'rational_polynomial': (8,), 'equidistant': (4,)}
 
+# [[a, b], [c, d]] of every point, each (N,).
+_Jacobian = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
 _ITERATIONS = 30
-_CONVERGED = 1e-10  # of a normalised coordinate: a thousandth of a millionth of a pixel and less
+_CONVERGED = 1e-6  # of a normalised coordinate; the step that small is the last, and squares it
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,27 +119,31 @@ class Camera:
         perspective[:, 0, 0] = perspective[:, 1, 1] = 1.0 / z
         perspective[:, :, 2] = -xy / z[:, None]
         _, J = self._distort(xy)
-        return self.K[:2, :2] @ J @ perspective
+        return self.K[:2, :2] @ np.stack(J, axis=1).reshape(-1, 2, 2) @ perspective
 
     def unproject(self, points_px: np.ndarray) -> np.ndarray:
         """Pixels (N, 2) -> (x / z, y / z) of the rays they see (N, 2); NaN where the model has no such ray."""
-        points = np.asarray(points_px, dtype=np.float64)
-        distorted = np.linalg.solve(self.K[:2, :2], (points - self.K[:2, 2]).T).T
-        if self.model == 'none':
-            return distorted
-        if self.model == 'equidistant':
-            return _undistort_equidistant(distorted, self.D)
-        return self._undistort_polynomial(distorted)
+        return self.unproject_with_jacobian(points_px)[0]
 
     def unproject_jacobian(self, points_px: np.ndarray) -> np.ndarray:
         """d (x / z, y / z) / d pixel: (N, 2, 2), 1 / px; NaN where `unproject` is."""
-        _, J = self._distort(self.unproject(points_px))
-        M = self.K[:2, :2] @ J
-        known = np.isfinite(M).all(axis=(1, 2))
-        M[~known] = np.eye(2)
-        inverse = np.linalg.inv(M)
-        inverse[~known] = np.nan
-        return inverse
+        return self.unproject_with_jacobian(points_px)[1]
+
+    def unproject_with_jacobian(self, points_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`unproject` and `unproject_jacobian` for the price of one."""
+        points = np.asarray(points_px, dtype=np.float64)
+        inverse_K = np.linalg.inv(self.K[:2, :2])
+        xy = (points - self.K[:2, 2]) @ inverse_K.T
+        if self.model == 'none':
+            J = np.broadcast_to(inverse_K, (len(xy), 2, 2)).copy()
+            J[np.isnan(xy).any(axis=1)] = np.nan
+            return xy, J
+        undistort = _undistort_equidistant if self.model == 'equidistant' else _undistort_polynomial
+        xy = undistort(xy, self.D)
+        _, (a, b, c, d) = self._distort(xy)
+        # Inverse of a 2 x 2 matrix, written out: many of them at once.
+        J = np.stack((d, -b, -c, a), axis=1) / (a * d - b * c)[:, None]
+        return xy, J.reshape(-1, 2, 2) @ inverse_K
 
     def cropped(self, x0: float, y0: float, width: int, height: int) -> Camera:
         """The camera of the part of the picture that begins at pixel (x0, y0)."""
@@ -153,33 +161,13 @@ class Camera:
             raise PoseNodeError(f'A is {A.tolist()}, wanted one that only scales and shifts.')
         return replace(self, K=np.vstack((A, (0.0, 0.0, 1.0))) @ self.K, size=size)
 
-    def _distort(self, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Normalised points (N, 2) -> distorted ones (N, 2) and the Jacobian (N, 2, 2)."""
+    def _distort(self, xy: np.ndarray) -> tuple[np.ndarray, _Jacobian]:
+        """Normalised points (N, 2) -> distorted ones (N, 2) and the Jacobian."""
         if self.model == 'none':
-            return xy, np.broadcast_to(np.eye(2), (len(xy), 2, 2))
-        if self.model == 'equidistant':
-            return _distort_equidistant(xy, self.D)
-        return _distort_polynomial(xy, self.D)
-
-    def _undistort_polynomial(self, distorted: np.ndarray) -> np.ndarray:
-        """Newton's method, held inside the radius up to which the model grows."""
-        limit = _growing_radius(self.D)
-        xy = distorted.copy()
-        for _ in range(_ITERATIONS):
-            radius = np.linalg.norm(xy, axis=1, keepdims=True)
-            xy = xy * np.minimum(1.0, limit / np.maximum(radius, 1e-12))
-            value, J = _distort_polynomial(xy, self.D)
-            error = value - distorted
-            # A touch of damping: at the limit the Jacobian is singular.
-            step = np.linalg.solve(J + 1e-12 * np.eye(2), error[..., None])[..., 0]
-            xy = xy - step
-            if not (np.abs(step) > _CONVERGED).any():
-                break
-        value, _ = _distort_polynomial(xy, self.D)
-        wrong = np.abs(value - distorted).max(axis=1) > 1e-7
-        wrong |= np.linalg.norm(xy, axis=1) > limit * (1.0 + 1e-9)
-        xy[wrong] = np.nan
-        return xy
+            one, zero = np.ones(len(xy)), np.zeros(len(xy))
+            return xy, (one, zero, zero, one)
+        distort = _distort_equidistant if self.model == 'equidistant' else _distort_polynomial
+        return distort(xy, self.D)
 
 
 def _intrinsics(K: np.ndarray, P: np.ndarray | None, rectified: bool) -> np.ndarray:
@@ -221,7 +209,7 @@ def _fitted(camera: Camera, picture_size: tuple[int, int]) -> Camera:
     return camera.resized(*picture_size)
 
 
-def _distort_polynomial(xy: np.ndarray, D: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _distort_polynomial(xy: np.ndarray, D: Sequence[float]) -> tuple[np.ndarray, _Jacobian]:
     k1, k2, p1, p2, k3, k4, k5, k6 = (*D, *(0.0,) * (8 - len(D)))
     x, y = xy[:, 0], xy[:, 1]
     r2 = x * x + y * y
@@ -237,32 +225,55 @@ def _distort_polynomial(xy: np.ndarray, D: Sequence[float]) -> tuple[np.ndarray,
         ),
         axis=1,
     )
-    J = np.empty((len(xy), 2, 2))
-    J[:, 0, 0] = radial + 2.0 * x * x * slope + 2.0 * p1 * y + 6.0 * p2 * x
-    J[:, 1, 1] = radial + 2.0 * y * y * slope + 6.0 * p1 * y + 2.0 * p2 * x
-    J[:, 0, 1] = J[:, 1, 0] = 2.0 * (x * y * slope + p1 * x + p2 * y)
-    return value, J
+    across = 2.0 * (x * y * slope + p1 * x + p2 * y)
+    along_x = radial + 2.0 * x * x * slope + 2.0 * p1 * y + 6.0 * p2 * x
+    along_y = radial + 2.0 * y * y * slope + 6.0 * p1 * y + 2.0 * p2 * x
+    return value, (along_x, across, across, along_y)
 
 
-def _growing_radius(D: Sequence[float]) -> float:
+def _undistort_polynomial(distorted: np.ndarray, D: tuple[float, ...]) -> np.ndarray:
+    """Newton's method, held inside the radius up to which the model grows; NaN where it has no answer there."""
+    limit = _growing_radius(D)
+    xy = distorted.copy()
+    for _ in range(_ITERATIONS):
+        r2 = np.einsum('ni,ni->n', xy, xy)
+        far = r2 > limit**2
+        if far.any():
+            xy[far] *= (limit / np.sqrt(r2[far]))[:, None]
+        value, (a, b, c, d) = _distort_polynomial(xy, D)
+        u, v = (value - distorted).T
+        determinant = a * d - b * c
+        determinant = np.where(np.abs(determinant) > 1e-12, determinant, 1e-12)
+        step = np.stack(((d * u - b * v) / determinant, (a * v - c * u) / determinant), axis=1)
+        xy = xy - step
+        if not (np.abs(step) > _CONVERGED).any():
+            break
+    # A last Newton step from 1e-6 lands within 1e-12, so only points that never settled are off.
+    wrong = np.abs(step).max(axis=1) > _CONVERGED
+    wrong |= np.einsum('ni,ni->n', xy, xy) > limit**2 * (1.0 + 1e-9)
+    xy[wrong] = np.nan
+    return xy
+
+
+@functools.lru_cache(maxsize=64)
+def _growing_radius(D: tuple[float, ...]) -> float:
     """The normalised radius up to which a larger angle lands farther out; beyond, the picture would fold."""
     radii = np.linspace(0.0, 10.0, 2001)
     xy = np.stack((radii, np.zeros_like(radii)), axis=1)
-    radial_only = (D[0], D[1], 0.0, 0.0, *D[4:])
-    _, J = _distort_polynomial(xy, radial_only)
-    falling = np.flatnonzero(~(J[:, 0, 0] > 0.0))
+    _, (slope, *_) = _distort_polynomial(xy, (D[0], D[1], 0.0, 0.0, *D[4:]))
+    falling = np.flatnonzero(~(slope > 0.0))
     return float(radii[falling[0]]) if len(falling) else float(radii[-1])
 
 
-def _distort_equidistant(xy: np.ndarray, D: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _distort_equidistant(xy: np.ndarray, D: Sequence[float]) -> tuple[np.ndarray, _Jacobian]:
     r = np.maximum(np.linalg.norm(xy, axis=1), 1e-9)
     theta = np.arctan(r)
     distorted, slope = _fisheye_angle(theta, D)
     factor = distorted / r
-    # d factor / d r, over r.
-    bend = (slope / (1.0 + r * r) - factor) / (r * r)
-    J = bend[:, None, None] * xy[:, :, None] * xy[:, None, :] + factor[:, None, None] * np.eye(2)
-    return xy * factor[:, None], J
+    bend = (slope / (1.0 + r * r) - factor) / (r * r)  # d factor / d r, over r
+    x, y = xy[:, 0], xy[:, 1]
+    across = bend * x * y
+    return xy * factor[:, None], (factor + bend * x * x, across, across, factor + bend * y * y)
 
 
 def _undistort_equidistant(distorted: np.ndarray, D: Sequence[float]) -> np.ndarray:
@@ -273,7 +284,7 @@ def _undistort_equidistant(distorted: np.ndarray, D: Sequence[float]) -> np.ndar
         value, slope = _fisheye_angle(theta, D)
         step = (value - r) / np.where(np.abs(slope) > 1e-9, slope, 1e-9)
         theta = np.clip(theta - step, 0.0, 0.5 * np.pi)
-        if not (np.abs(step) > _CONVERGED).any():
+        if not (np.abs(step) > 1e-2 * _CONVERGED).any():
             break
     value, slope = _fisheye_angle(theta, D)
     wrong = (np.abs(value - r) > 1e-7) | (slope <= 0.0) | (theta >= 0.5 * np.pi - 1e-6)

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from .geometry import angle_between, make_pose
-from .refine import Problem, Refined, refine
+from .refine import Problem, Refined, refine, squared_residuals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ class PnpOptions:
     gate_squared: float = 18.4  # squared sigmas within which a point is an inlier: chi2(2) at 0.9999
     inliers_min: int = 4
     inlier_share_min: float = 0.4  # of the usable points
-    ransac_below: float = 0.7  # share of inliers under which RANSAC is tried
+    consensus: float = 0.7  # share of inliers that ends the search for starts
     ransac_samples: int = 60
     ambiguity_cost: float = 4.6  # half squared sigmas by which the second pose may be worse: chi2(2) at 0.99
     ambiguity_rad: float = 0.15  # poses nearer than this are the same one
@@ -137,8 +137,7 @@ def _problem(
     points_obj: np.ndarray, points_px: np.ndarray, covariances_px: np.ndarray, camera: Camera
 ) -> tuple[Problem, np.ndarray]:
     """The usable correspondences in normalised coordinates, and their indices."""
-    xy = camera.unproject(points_px)
-    J = camera.unproject_jacobian(points_px)
+    xy, J = camera.unproject_with_jacobian(points_px)
     covariances = J @ covariances_px @ np.swapaxes(J, 1, 2)
     a, b, c = covariances[:, 0, 0], covariances[:, 0, 1], covariances[:, 1, 1]
     determinant = a * c - b * b
@@ -157,17 +156,17 @@ def _problem(
 
 
 def _minima(problem: Problem, extent: np.ndarray, options: PnpOptions) -> list[Refined]:
-    """Distinct robust minima, the best first; none when no start lies in front of the camera."""
-    starts = list(_starts(problem, extent, options))
-    minima = _distinct([refine(problem, R, t, kernel=options.kernel_sigmas) for R, t in starts], options)
-    agreeing = 0.0
-    if minima:
-        agreeing = float((minima[0].squared < options.gate_squared).mean())
-    if agreeing < options.ransac_below and len(problem.points_obj) > 4:
-        found = _ransac(problem, options)
-        if found is not None:
-            minima.append(refine(problem, *found, kernel=options.kernel_sigmas))
-            minima = _distinct(minima, options)
+    """Distinct robust minima, the best first; none when no start lies in front of the camera.
+
+    Starts cost more and more, so each is tried only when those before found no consensus.
+    """
+    minima: list[Refined] = []
+    for search in (_all_points, _surest_half, _ransac):
+        starts = search(problem, extent, options)
+        minima += [refine(problem, R, t, kernel=options.kernel_sigmas) for R, t in starts]
+        minima = _distinct(minima, options)
+        if minima and (minima[0].squared < options.gate_squared).mean() >= options.consensus:
+            break
     return minima
 
 
@@ -180,24 +179,29 @@ def _distinct(minima: list[Refined], options: PnpOptions) -> list[Refined]:
     return kept
 
 
-def _starts(
+def _all_points(
     problem: Problem, extent: np.ndarray, options: PnpOptions
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     points, xy = problem.points_obj, problem.points_xy
-    count = len(points)
-    planar = extent[2] < options.planar_share * extent[0]
-    if planar:
+    if extent[2] < options.planar_share * extent[0]:
         yield from _solutions(points, xy, cv2.SOLVEPNP_IPPE)
-    if count == 4:
-        # Each triple of four points has up to four poses; the refinement sorts them out.
-        for triple in combinations(range(4), 3):
-            yield from _p3p(points[list(triple)], xy[list(triple)])
-    if not planar:
+    else:
         yield from _solutions(points, xy, cv2.SOLVEPNP_SQPNP)
-    if count >= 10:
-        sure = np.argsort(-np.abs(problem.whitening[:, 0, 0] * problem.whitening[:, 1, 1]))
-        half = sure[: count // 2]
-        yield from _solutions(points[half], xy[half], cv2.SOLVEPNP_SQPNP)
+    if len(points) <= 5:
+        # Each triple has up to four poses; the refinement sorts them out.
+        for triple in combinations(range(len(points)), 3):
+            yield from _p3p(points[list(triple)], xy[list(triple)])
+
+
+def _surest_half(
+    problem: Problem, extent: np.ndarray, options: PnpOptions
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    del extent, options
+    count = len(problem.points_obj)
+    if count >= 8:
+        sureness = problem.whitening[:, 0, 0] * problem.whitening[:, 1, 1]
+        half = np.argsort(-sureness)[: (count + 1) // 2]
+        yield from _solutions(problem.points_obj[half], problem.points_xy[half], cv2.SOLVEPNP_SQPNP)
 
 
 def _solutions(
@@ -234,21 +238,22 @@ def _in_front(
     return poses
 
 
-def _ransac(problem: Problem, options: PnpOptions) -> tuple[np.ndarray, np.ndarray] | None:
+def _ransac(
+    problem: Problem, extent: np.ndarray, options: PnpOptions
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """The P3P pose with the least truncated cost; the draws are the same every time."""
+    del extent
     rng = np.random.default_rng(0)
-    points, xy, W = problem.points_obj, problem.points_xy, problem.whitening
-    best, best_cost = None, np.inf
-    for _ in range(options.ransac_samples):
+    points, xy = problem.points_obj, problem.points_xy
+    best: list[tuple[np.ndarray, np.ndarray]] = []
+    best_cost = np.inf
+    for _ in range(options.ransac_samples if len(points) > 5 else 0):
         triple = rng.choice(len(points), 3, replace=False)
         for R, t in _p3p(points[triple], xy[triple]):
-            seen = points @ R.T + t
-            z = np.where(seen[:, 2] > 0.0, seen[:, 2], np.nan)
-            residuals = (W @ (seen[:, :2] / z[:, None] - xy)[:, :, None])[:, :, 0]
-            squared = np.nan_to_num((residuals**2).sum(axis=1), nan=np.inf)
+            squared = squared_residuals(problem, R, t)
             cost = float(np.minimum(squared, options.gate_squared).sum())
             if cost < best_cost:
-                best, best_cost = (R, t), cost
+                best, best_cost = [(R, t)], cost
     return best
 
 
@@ -263,7 +268,8 @@ def _finish(
         if len(chosen) < wanted:
             return PnpStatus.NO_CONSENSUS
         refined = refine(problem.take(chosen), refined.R, refined.t)
-        again = np.flatnonzero(_squared(problem, refined) < options.gate_squared)
+        squared = squared_residuals(problem, refined.R, refined.t)
+        again = np.flatnonzero(squared < options.gate_squared)
         if np.array_equal(again, chosen):
             break
         chosen = again
@@ -275,10 +281,6 @@ def _finish(
     if (scale <= 0.0).any() or np.linalg.cond(refined.normal / np.outer(scale, scale)) > 1e12:
         return PnpStatus.DEGENERATE
     return refined, chosen
-
-
-def _squared(problem: Problem, pose: Refined) -> np.ndarray:
-    return refine(problem, pose.R, pose.t, iterations=0).squared
 
 
 def _rival(

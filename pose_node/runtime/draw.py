@@ -80,7 +80,7 @@ def _segments(
     fixed = np.round(np.where(seen[..., None], pixels, 0.0) * (1 << _SUBPIXEL_BITS)).astype(int)
     for line, visible in zip(fixed, seen):
         for i in np.flatnonzero(visible[:-1] & visible[1:]):
-            a, b = line[i].tolist(), line[i + 1].tolist()
+            a, b = tuple(line[i].tolist()), tuple(line[i + 1].tolist())
             cv2.line(canvas, a, b, color, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
@@ -91,7 +91,7 @@ def _keypoints(canvas: np.ndarray, pose: ObjectPose) -> None:
         if np.isfinite(place).all() and (np.abs(place) < 4000.0).all():
             share = float(np.clip(confidence / best, 0.0, 1.0))
             color = (255, int(255 * share), int(160 * share**2))
-            center = np.round(place * (1 << _SUBPIXEL_BITS)).astype(int).tolist()
+            center = tuple(np.round(place * (1 << _SUBPIXEL_BITS)).astype(int).tolist())
             cv2.circle(canvas, center, 2 << _SUBPIXEL_BITS, color, -1, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 

@@ -82,9 +82,9 @@ def test_mean_and_worst_point_differ():
 
 def test_adds_looks_from_the_true_points():
     """Estimated points that nobody needs cost nothing, true ones without a partner do."""
-    points = np.array([[0.0, 0, 0], [0.1, 0, 0]])
-    T_est = pose(x=0.1)  # at 0.1 and 0.2; the true ones are at 0 and 0.1
-    assert metrics.adds(T_est, pose(), points) == pytest.approx((0.1 + 0.0) / 2)
+    points = np.array([[0.0, 0, 0], [0.1, 0, 0], [0.11, 0, 0]])
+    T_est = pose(x=0.1)  # at 0.1, 0.2 and 0.21; the true ones are at 0, 0.1 and 0.11
+    assert metrics.adds(T_est, pose(), points) == pytest.approx((0.1 + 0.0 + 0.01) / 3)
 
 
 def test_a_can_turned_about_its_axis(rng):

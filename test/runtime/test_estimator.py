@@ -16,9 +16,11 @@ from pose_node.core import metrics
 from pose_node.core.bundle import Bundle, BundleError, write_bundle
 from pose_node.core.camera import Camera
 from pose_node.core.errors import PoseNodeError
+from pose_node.core.geometry import apply
 from pose_node.core.pnp import PnpStatus
 from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 from pose_node.runtime.preprocess import Region
+from pose_node.runtime.score import score_features
 
 PLAIN = Camera(
     K=np.array([[600.0, 0, 320], [0, 600.0, 240], [0, 0, 1]]), size=(640, 480), model='none', D=()
@@ -336,6 +338,20 @@ def test_covariance_scale_reaches_the_pose(rng, tmp_path, bundle):
         a, b = only(one(picture, PLAIN)), only(four(picture, PLAIN))
     np.testing.assert_allclose(b.covariances_px, 4 * a.covariances_px, rtol=1e-6)
     np.testing.assert_allclose(np.trace(b.covariance), 4 * np.trace(a.covariance), rtol=0.1)
+
+
+def test_features_are_those_of_the_keypoints_that_were_used(rng, estimator, bundle):
+    hidden = 0
+    for _ in range(5):
+        pose = only(estimator(draw_scene(PLAIN, random_pose(rng)), PLAIN))
+        used = pose.confidences > 0.2 * pose.confidences.max()
+        assert pose.inliers == used.sum()  # the picture is exact: all that is seen agrees
+        hidden += not used[: used.sum()].all()
+        points = apply(pose.T_cam_obj, bundle.objects[0].keypoints_obj_m)
+        residuals = PLAIN.project(points) - pose.keypoints_px
+        wanted = score_features(pose.confidences, used, residuals, pose.covariances_px)
+        assert pose.features == pytest.approx(wanted)
+    assert hidden  # else the order of the keypoints was not put to the test
 
 
 def test_features_make_the_score(rng, estimator, bundle):

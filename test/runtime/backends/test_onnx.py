@@ -48,6 +48,17 @@ def test_loads_a_file_and_tells_its_shapes(tmp_path, model):
     assert backend.outputs == {'heatmaps': ('n', 12, 32, 32)}
 
 
+def weights_elsewhere(model: bytes) -> bytes:
+    """The same model, one of whose weights is said to be in a file outside."""
+    proto = onnx.load_from_string(model)
+    weight = next(each for each in proto.graph.initializer if each.name == 'match')
+    weight.ClearField('raw_data')
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {'location': '../match.bin', 'offset': '0', 'length': '288'}.items():
+        weight.external_data.add(key=key, value=value)
+    return proto.SerializeToString()
+
+
 def test_there_is_at_least_one_core():
     assert usable_cores() >= 1
 
@@ -59,6 +70,8 @@ def test_refusals(tmp_path, model):
         OnnxBackend(b'this is no network')
     with pytest.raises(PoseNodeError, match=r'none\.onnx cannot be loaded'):
         OnnxBackend(tmp_path / 'none.onnx')
+    with pytest.raises(PoseNodeError, match='cannot be loaded'):
+        OnnxBackend(weights_elsewhere(model))
     with pytest.raises(PoseNodeError, match='threads is -1; give 0'):
         OnnxBackend(model, threads=-1)
     backend = OnnxBackend(model)

@@ -2,10 +2,10 @@
 
 A map is a Gaussian of known width round the keypoint, or what a network makes of it: the belief
 about where the keypoint is, blurred by that Gaussian. Decoding is a soft-argmax through a Gaussian
-window that walks to the blob and takes its width ("adaptive moments", Bernstein and Jarvis, AJ
-123:583, 2002, sec. 3.1; for the plain soft-argmax see Sun et al., "Integral Human Pose
-Regression", 2018, eq. 2). A window that sits still cuts one flank of the blob more than the other
-and pulls the answer towards its centre; one that ends centred on the answer does not.
+window that walks to the blob and takes its width: the adaptive moments of Bernstein and Jarvis (AJ
+123:583, 2002) in place of the plain sum of Sun et al., "Integral Human Pose Regression" (2018). A
+window that sits still cuts one flank of the blob more than the other and pulls the answer towards
+its centre; one that ends centred on the answer does not.
 """
 
 from __future__ import annotations

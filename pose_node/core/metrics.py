@@ -1,6 +1,6 @@
 """How far an estimated pose is from the true one, by the measures that benchmarks use.
 
-Definitions are those of the BOP challenge (Hodan et al., "BOP Challenge 2020", sec. 2.2;
+Definitions are those of the BOP challenge (Hodan et al., "BOP Challenge 2020";
 bop_toolkit pose_error.py), in metres, pixels and radians. Poses are T_cam_obj (4, 4), points those
 of the object's mesh (N, 3) in its own frame. An estimate that is missing has the error infinity,
 which no threshold admits.
@@ -131,7 +131,7 @@ def nees(T_est: np.ndarray, T_gt: np.ndarray, covariance: np.ndarray) -> float:
     """Normalised estimation error squared: chi²(6) when the covariance (6, 6) is true.
 
     Bar-Shalom, Li, Kirubarajan, "Estimation with Applications to Tracking and Navigation", 2001,
-    sec. 5.4.2.
+    sec. 5.4.
     """
     error = pose_error(T_est, T_gt)
     return float(error @ np.linalg.solve(covariance, error))

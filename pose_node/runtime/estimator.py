@@ -1,8 +1,4 @@
-"""One picture in, poses out.
-
-estimator = PoseEstimator('bundles/drill')
-result = estimator(picture, camera)
-"""
+"""One picture in, poses out: `PoseEstimator('bundles/drill')(picture, camera).poses`."""
 
 from __future__ import annotations
 
@@ -122,8 +118,8 @@ class PoseEstimator:
         """Poses in one picture (H, W, 3) RGB uint8 taken by `camera`.
 
         regions: where to look, from another detector or the last frame; None asks the locator.
-        Regions of other objects are passed over. Nothing in the picture
-        raises; a picture that is none, or not this camera's, raises PoseNodeError.
+        Regions of other objects are passed over. Nothing in the picture raises; a picture that is
+        none, or not this camera's, raises PoseNodeError.
         """
         self._check(picture, camera, regions)
         stage_ms: dict[str, float] = {}

@@ -1,6 +1,6 @@
 """The whole picture to regions, by the bundle's locator network.
 
-The network's form is CenterNet's (Zhou et al., "Objects as Points", 2019, sec. 3): peaks of a map
+The network's form is CenterNet's (Zhou et al., "Objects as Points", 2019): peaks of a map
 are objects' centres, and their boxes stand in other maps at the same cell.
 """
 

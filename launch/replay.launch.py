@@ -7,6 +7,7 @@ ros2 launch pose_node replay.launch.py bag:=/data/my_bag image:=/camera/color/im
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from launch.actions import (
     DeclareLaunchArgument,
@@ -71,6 +72,8 @@ def generate_launch_description() -> LaunchDescription:
 def actions(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The node, the player a little later, and the end when the bag is over."""
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    if not Path(given['bag']).exists():
+        raise FileNotFoundError(f'There is no bag at {given["bag"]}; give one with bag:=FOLDER.')
     node = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(share_folder() / 'launch' / 'pose_node.launch.py')),
         launch_arguments=[

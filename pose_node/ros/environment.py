@@ -8,6 +8,7 @@ shared-memory segment: best-effort pictures never arrive and reliable ones take 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,13 +34,16 @@ _ALLOCATOR = {
 def share_folder() -> Path:
     """Where launch, config and bundles are: the installed package's share folder or a checkout."""
     checkout = Path(__file__).resolve().parents[2]
-    if (checkout / 'package.xml').is_file() or (checkout / 'config').is_dir():
+    with_pip = Path(sys.prefix) / 'share' / PACKAGE
+    if (checkout / 'package.xml').is_file():
         return checkout
     try:
         from ament_index_python.packages import get_package_share_directory
 
         return Path(get_package_share_directory(PACKAGE))
     except (ImportError, LookupError, OSError):  # no ROS, not installed, nothing sourced
+        if with_pip.is_dir():
+            return with_pip
         raise PoseNodeError(
             f'The files of {PACKAGE} are neither installed nor in {checkout}; '
             "source the workspace's install/setup.bash or run from a checkout."

@@ -90,6 +90,13 @@ class Processor:
             result = self._estimator(picture, camera, frame.stamp_ns, regions)
         except PoseNodeError as error:
             raise _Refusal('estimator', str(error)) from None
+        if result.poses and not header.frame_id:
+            self._complain(
+                'pictures',
+                'The pictures have no frame_id, so no transforms can be sent; '
+                "set the camera driver's frame.",
+                Level.WARN,
+            )
         estimated = time.perf_counter()
         self._outputs.publish(header, result.poses, parameters)
         published = time.perf_counter()

@@ -69,8 +69,10 @@ def test_dds_profile_can_be_turned_off_and_rviz_on(launch):
         actions_of(launch, 'pose_node.launch.py', rviz='maybe')
 
 
-def test_replay_includes_the_node_and_plays_the_bag(launch):
-    actions = actions_of(launch, 'replay.launch.py', bag='/data/bag')
+def test_replay_includes_the_node_and_plays_the_bag(launch, tmp_path):
+    with pytest.raises(FileNotFoundError, match='bag:='):
+        actions_of(launch, 'replay.launch.py', bag='/there/is/none')
+    actions = actions_of(launch, 'replay.launch.py', bag=str(tmp_path))
     kinds = {each.__class__.__name__ for each in actions}
     assert kinds == {'IncludeLaunchDescription', 'RegisterEventHandler', 'TimerAction'}
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from known_bundle import make_bundle
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from sensor_msgs.msg import CompressedImage, Image
 
 from pose_node.core.errors import PoseNodeError
 from pose_node.ros.node import PoseNode
@@ -176,3 +181,46 @@ def test_qos_can_be_overridden(make_node):
     assert info.qos_profile.reliability.name == 'RELIABLE'
     (other,) = node.get_subscriptions_info_by_topic('/camera_info')
     assert other.qos_profile.reliability.name == 'BEST_EFFORT'
+
+
+def spin_until_log(node, capfd, words: str) -> str:
+    """Let the node's timers run until it has said `words`."""
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    log, end = '', time.monotonic() + 15.0
+    while words not in log and time.monotonic() < end:
+        executor.spin_once(timeout_sec=0.1)
+        log += capfd.readouterr().err
+    executor.remove_node(node)
+    executor.shutdown()
+    assert words in log
+    return log
+
+
+def test_pictures_that_are_announced_and_do_not_come(make_node, capfd):
+    node = make_node(picture_timeout=0.2)
+    assert node.trigger_configure() == SUCCESS
+    assert node.trigger_activate() == SUCCESS
+    publisher = node.create_publisher(CompressedImage, '/image/compressed', 1)
+    spin_until_log(node, capfd, 'set image_transport to compressed')
+    node.destroy_publisher(publisher)
+    node.create_publisher(Image, '/image', 1)
+    log = spin_until_log(node, capfd, 'Pictures are announced on /image')
+    assert 'fastdds.xml' in log
+
+
+def test_a_failed_configure_is_on_diagnostics(make_node, capfd):
+    node = make_node(bundle='/there/is/none')
+    heard = []
+    node.create_subscription(DiagnosticArray, '/diagnostics', heard.append, 10)
+    assert node.trigger_configure() == FAILURE
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    end = time.monotonic() + 15.0
+    while not heard and time.monotonic() < end:
+        executor.spin_once(timeout_sec=0.1)
+    executor.remove_node(node)
+    executor.shutdown()
+    status = {each.name: each for each in heard[0].status}['pose_node: estimator']
+    assert status.level == DiagnosticStatus.ERROR
+    assert '/there/is/none' in status.message

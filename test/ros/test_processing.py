@@ -1,0 +1,176 @@
+"""One picture from the queue to the topics, with everything round it faked."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
+
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2D, Detection2DArray
+
+from pose_node.core.errors import PoseNodeError
+from pose_node.ros.health import Health, Level
+from pose_node.ros.intake import Frame, Intake
+from pose_node.ros.parameters import Parameters
+from pose_node.ros.pictures import encode_image
+from pose_node.ros.processing import Processor, Worker
+
+PICTURE = np.full((4, 6, 3), 50, np.uint8)
+
+
+class Outputs:
+    """Keeps what would be published."""
+
+    def __init__(self):
+        self.answers, self.stats, self.overlays = [], [], []
+
+    def publish(self, header, poses, parameters):
+        self.answers.append((header, tuple(poses)))
+
+    def publish_stats(self, header, values):
+        self.stats.append(values)
+
+    def publish_overlay(self, *arguments):
+        self.overlays.append(arguments)
+
+
+class Logger:
+    def __init__(self):
+        self.warnings, self.errors = [], []
+
+    def warning(self, text):
+        self.warnings.append(text)
+
+    def error(self, text, **_):
+        self.errors.append(text)
+
+
+class World:
+    """A processor whose estimator is the function `estimate`."""
+
+    def __init__(self, **parameters):
+        self.outputs, self.logger, self.health = Outputs(), Logger(), Health()
+        self.looked_at = []
+        self.found = ('a pose',)
+        spec = SimpleNamespace(name='mug')
+        self.bundle = SimpleNamespace(objects=(spec,), pose_network=SimpleNamespace(object='mug'))
+        self.processor = Processor(
+            estimator=self,
+            cameras=self,
+            outputs=self.outputs,
+            health=self.health,
+            parameters=Parameters(**parameters),
+            clock=SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=5_000_000)),
+            logger=self.logger,
+        )
+
+    def __call__(self, picture, camera, stamp_ns, regions):
+        self.looked_at.append((camera, stamp_ns, regions))
+        return SimpleNamespace(poses=self.found, stage_ms={'decode': 2.0, 'pnp': 1.0})
+
+    def find(self, frame_id, stamp_ns, size):
+        return frame_id, size
+
+    def wait(self, *_):
+        pytest.fail('only a deterministic node waits')
+
+    def process(self, boxes=None, frame_id='camera', **changes):
+        message = encode_image(PICTURE, Image(header=Header(frame_id=frame_id)))
+        for name, value in changes.items():
+            setattr(message, name, value)
+        self.processor(Frame(message, stamp_ns=3_000_000, boxes=boxes))
+        return self.outputs.answers[-1][1]
+
+
+def test_a_good_picture_is_answered_with_its_poses_and_times():
+    world = World()
+    assert world.process() == ('a pose',)
+    assert world.looked_at == [(('camera', (6, 4)), 3_000_000, None)]
+    (stats,) = world.outputs.stats
+    assert stats['heatmaps'] == 2.0  # the network's maps; `decode` is the picture's
+    assert stats['age_ms'] == pytest.approx(2.0)
+    assert len(world.outputs.overlays) == 1
+    assert not world.logger.errors + world.logger.warnings
+
+
+def test_a_bad_picture_is_answered_once_with_nothing():
+    world = World()
+    assert world.process(encoding='cmyk') == ()
+    assert world.process(encoding='cmyk') == ()
+    assert len(world.outputs.answers) == 2
+    assert not world.outputs.stats
+    assert len(world.logger.errors) == 1
+    snapshot = world.health.snapshot()
+    assert snapshot.refused == {'pictures': 2}
+    assert snapshot.standing['pictures'].level == Level.ERROR
+    assert world.process() == ('a pose',)
+
+
+def test_a_fault_in_the_estimator_does_not_end_the_node():
+    world = World()
+    world.found = None  # the processor cannot handle that
+    assert world.process() == ()
+    assert any('Traceback' in text for text in world.logger.errors)
+    assert 'estimator' in world.health.snapshot().standing
+    world.found = ()
+    assert world.process() == ()
+    assert len(world.outputs.stats) == 1
+
+
+def test_missing_camera_info_is_no_alarm_at_the_start(monkeypatch):
+    world = World()
+
+    def find(*_):
+        raise PoseNodeError('No CameraInfo has come.')
+
+    monkeypatch.setattr(world, 'find', find)
+    assert world.process() == ()
+    assert world.health.snapshot().standing['camera_info'].level == Level.WARN
+    assert not world.logger.errors + world.logger.warnings
+    monkeypatch.setattr('pose_node.ros.processing._GRACE_S', 0.0)
+    assert world.process() == ()
+    assert world.logger.errors == ['No CameraInfo has come.']
+
+
+def test_boxes_are_looked_into():
+    world = World(use_detections=True)
+    box = Detection2D()
+    box.bbox.size_x = box.bbox.size_y = 2.0
+    assert world.process(boxes=Detection2DArray(detections=[box])) == ('a pose',)
+    ((_, _, (region,)),) = world.looked_at
+    assert (region.object, region.size_px) == ('mug', (2.0, 2.0))
+    assert world.process(boxes=None) == ()
+    assert 'detections_2d' in world.logger.errors[-1]
+    broken = Detection2D()
+    assert world.process(boxes=Detection2DArray(detections=[broken])) == ('a pose',)
+    assert 'without size' in world.logger.warnings[-1]
+
+
+def test_pictures_without_a_frame_are_reported():
+    world = World()
+    assert world.process(frame_id='') == ('a pose',)
+    assert 'frame_id' in world.logger.warnings[-1]
+
+
+def test_the_worker_outlives_faults_and_stops_when_told():
+    logger, intake, seen, both = Logger(), Intake(keep_all=True), [], threading.Event()
+
+    def process(frame):
+        seen.append(frame.stamp_ns)
+        if len(seen) == 2:
+            both.set()
+        raise RuntimeError('not even the empty answer went out')
+
+    worker = Worker(intake, process, logger)
+    intake.put(Frame(None, 1))
+    intake.put(Frame(None, 2))
+    assert both.wait(5.0)
+    assert worker.stop(5.0)
+    assert seen == [1, 2]
+    assert len(logger.errors) == 2

@@ -259,7 +259,14 @@ class PoseNode(LifecycleNode):
         self._diagnostics.publish(diagnostics(self.get_name(), stamp, snapshot, facts))
 
     def _look_at_supply(self, inputs: Inputs, parameters: Parameters, now: Snapshot) -> None:
-        """Say what keeps pictures from arriving, if nothing arrives."""
+        """Say what keeps pictures and CameraInfo from arriving, if nothing arrives."""
+        missing = self._cameras is not None and not self._cameras.frames
+        unsaid = missing and 'camera_info' not in now.standing
+        if unsaid and self._health.age_s > parameters.picture_timeout:
+            topic = self.resolve_topic_name('camera_info')
+            sentence = f'No CameraInfo has come on {topic}; remap camera_info to its topic.'
+            # Logged when a picture needs it.
+            self._health.complain('camera_info', sentence, Level.WARN, log_period_s=None)
         complaint = inputs.complaint(now.arrived, now.since_arrival_s, parameters.picture_timeout)
         if complaint is None:
             return

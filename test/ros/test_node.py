@@ -17,6 +17,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 
 from pose_node.core.errors import PoseNodeError
+from pose_node.ros.health import Level
 from pose_node.ros.node import PoseNode
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -162,6 +163,7 @@ def test_live_parameters_reach_the_estimator_and_others_are_refused(make_node):
     assert not refused.successful
     assert 'clean it up' in refused.reason
     assert not set_one(node, 'min_score', 1.5).successful
+    assert node.parameters.min_score == 0.9
     assert not set_one(node, 'autostart', False).successful
     assert node.trigger_deactivate() == SUCCESS
     assert node.trigger_cleanup() == SUCCESS
@@ -207,6 +209,10 @@ def test_pictures_that_are_announced_and_do_not_come(make_node, capfd):
     node.create_publisher(Image, '/image', 1)
     log = spin_until_log(node, capfd, 'Pictures are announced on /image')
     assert 'fastdds.xml' in log
+    standing = node._health.snapshot().standing
+    assert standing['pictures'].level == Level.ERROR
+    assert standing['camera_info'].level == Level.WARN
+    assert '/camera_info' in standing['camera_info'].sentence
 
 
 def test_a_failed_configure_is_on_diagnostics(make_node, capfd):

@@ -16,9 +16,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m training', description=__doc__)
     parser.add_argument('step', choices=('preview', 'fit', 'evaluate', 'export', 'all'))
     parser.add_argument('recipe', type=Path)
-    parser.add_argument('--out', type=Path, help='preview: picture to write; export: folder of the bundle')
+    parser.add_argument(
+        '--out', type=Path, help='preview: picture to write; export: folder of the bundle'
+    )
     parser.add_argument('--only', choices=('pose', 'locator'), help='fit: only this network')
-    parser.add_argument('--workers', type=int, default=1, help='processes that render beside the training')
+    parser.add_argument(
+        '--workers', type=int, default=1, help='processes that render beside the training'
+    )
     parser.add_argument('--threads', type=int, default=2, help='threads of the training')
     options = parser.parse_args(arguments)
     try:
@@ -40,7 +44,9 @@ def run(options: argparse.Namespace) -> None:
     if step in ('fit', 'all'):
         from .steps.fit import fit
 
-        kinds = [options.only] if options.only else ['pose', *(['locator'] if recipe.locator else [])]
+        kinds = (
+            [options.only] if options.only else ['pose', *(['locator'] if recipe.locator else [])]
+        )
         for kind in kinds:
             fit(recipe, kind, workers=options.workers, threads=options.threads)
     if step in ('evaluate', 'all'):

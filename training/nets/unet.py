@@ -1,8 +1,10 @@
-"""U-Net with one heatmap a keypoint (Ronneberger et al., MICCAI 2015; Alexandra Institute's pipeline without real data).
+"""U-Net with one heatmap a keypoint (Ronneberger et al., MICCAI 2015; Alexandra Institute's
+pipeline without real data).
 
-Where we differ from the published pipeline: a map is a probability over its pixels (spatial softmax), so that its peak
-says how sure the network is and its spread is an honest covariance; the encoder is EfficientNet-Lite0, because with two CPU
-cores its ImageNet weights are worth more than a larger network.
+Where we differ from the published pipeline: a map is a probability over its pixels (spatial
+softmax), so that its peak says how sure the network is and its spread is an honest covariance; the
+encoder is EfficientNet-Lite0, because with two CPU cores its ImageNet weights are worth more than
+a larger network.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ class HeatmapUNet(nn.Module):
 def heatmap_loss(log_maps: Tensor, targets: Tensor) -> Tensor:
     """Cross entropy between target and predicted distributions, mean over pictures and keypoints.
 
-    targets: (N, K, h, w), each map sums to 1: a Gaussian where the keypoint lies in the picture, uniform where it does
-    not or where there is no object, so that the network learns to say "nowhere".
+    targets: (N, K, h, w), each map sums to 1: a Gaussian where the keypoint lies in the picture,
+    uniform where it does not or where there is no object, so that the network learns to say
+    "nowhere".
     """
     return -(targets * log_maps).sum(dim=(2, 3)).mean()

@@ -1,4 +1,6 @@
-"""Batches rendered in worker processes, in a fixed order: batch b holds samples b * n to b * n + n - 1."""
+"""Batches rendered in worker processes, in a fixed order: batch b holds samples b * n to b * n + n
+- 1.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from ..synth.dataset import Dataset, DatasetOptions, Sample
 
 
 def pose_targets(sample: Sample, stride: int, sigma_px: float) -> np.ndarray:
-    """(K, h, w) float32, each map sums to 1: a Gaussian round the keypoint, or uniform where there is none to find."""
+    """(K, h, w) float32, each map sums to 1: a Gaussian round the keypoint, or uniform where there
+    is none to find.
+    """
     height, width = (n // stride for n in sample.picture.shape[:2])
     points_px = (sample.keypoints_px + 0.5) / stride - 0.5
     maps = heatmap.encode(points_px, (width, height), sigma_px)
@@ -49,7 +53,9 @@ def locator_targets(sample: Sample, stride: int) -> tuple[np.ndarray, np.ndarray
 def normalise(pictures: Tensor) -> Tensor:
     """(N, h, w, 3) uint8 -> (N, 3, h, w) float32 as the encoder wants it."""
     x = pictures.permute(0, 3, 1, 2).float()
-    return (x - torch.tensor(lite0.MEAN).view(1, 3, 1, 1)) / torch.tensor(lite0.STD).view(1, 3, 1, 1)
+    return (x - torch.tensor(lite0.MEAN).view(1, 3, 1, 1)) / torch.tensor(lite0.STD).view(
+        1, 3, 1, 1
+    )
 
 
 class Batches(IterableDataset):  # type: ignore[type-arg]

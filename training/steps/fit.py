@@ -84,8 +84,12 @@ def fit(recipe: Recipe, kind: str, *, workers: int = 1, threads: int = 2) -> Non
             if step % 50 == 0 or step == steps:
                 elapsed = time.monotonic() - since
                 mean = np.mean(losses, axis=0).round(4).tolist()
-                line = {'step': step, 'loss': mean, 'pictures_per_s': round(50 * options.batch / elapsed, 1),
-                        'waited_share': round(waited / elapsed, 3)}  # fmt: skip
+                line = {
+                    'step': step,
+                    'loss': mean,
+                    'pictures_per_s': round(50 * options.batch / elapsed, 1),
+                    'waited_share': round(waited / elapsed, 3),
+                }
                 lines.write(json.dumps(line) + '\n')
                 lines.flush()
                 progress.update(bar, completed=step, loss=str(mean))
@@ -125,17 +129,21 @@ def schedule(step: int, steps: int, warmup: int) -> float:
 
 def _optimiser(network: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
     encoder = {id(p) for p in network.encoder.parameters()}  # type: ignore[union-attr, operator]
+    old = [p for p in network.parameters() if id(p) in encoder]
+    new = [p for p in network.parameters() if id(p) not in encoder]
     groups = [
-        {'params': [p for p in network.parameters() if id(p) in encoder], 'top_lr': options.lr * options.encoder_lr},
-        {'params': [p for p in network.parameters() if id(p) not in encoder], 'top_lr': options.lr},
-    ]  # fmt: skip
+        {'params': old, 'top_lr': options.lr * options.encoder_lr},
+        {'params': new, 'top_lr': options.lr},
+    ]
     return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
 
 
 @torch.no_grad()
 def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Exponential average of the weights; the running statistics are averaged alike."""
-    for slow, fast in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+    for slow, fast in zip(
+        average.state_dict().values(), network.state_dict().values(), strict=True
+    ):
         if slow.is_floating_point():
             slow.lerp_(fast, 1.0 - decay)
         else:
@@ -145,10 +153,15 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
 def _start_from(network: nn.Module, start: str) -> None:
     if not start:
         return
-    weights = torch.load(Path(start).expanduser(), map_location='cpu', weights_only=True)['average']
+    weights = torch.load(Path(start).expanduser(), map_location='cpu', weights_only=True)[
+        'average'
+    ]
     own = network.state_dict()
     network.load_state_dict(
-        {k: weights[k] if k in weights and weights[k].shape == v.shape else v for k, v in own.items()}
+        {
+            k: weights[k] if k in weights and weights[k].shape == v.shape else v
+            for k, v in own.items()
+        }
     )
 
 
@@ -177,5 +190,11 @@ def _restore(
 
 
 def _progress() -> Progress:
-    columns = ('[progress.description]{task.description}', BarColumn(), '{task.completed}/{task.total}')
-    return Progress(*columns, TextColumn('{task.fields[loss]}'), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        '[progress.description]{task.description}',
+        BarColumn(),
+        '{task.completed}/{task.total}',
+    )
+    return Progress(
+        *columns, TextColumn('{task.fields[loss]}'), TimeElapsedColumn(), TimeRemainingColumn()
+    )

@@ -56,7 +56,9 @@ class Augmenter:
 
 
 def _tone_curves(rng: np.random.Generator, strength: float) -> np.ndarray:
-    """(1, 256, 3) uint8 look-up table: gamma, contrast and brightness for all channels, a gain for each."""
+    """(1, 256, 3) uint8 look-up table: gamma, contrast and brightness for all channels, a gain for
+    each.
+    """
     level = np.linspace(0.0, 1.0, 256)
     curve = level ** np.exp(rng.normal(0, 0.3 * strength))
     curve = (curve - 0.5) * np.exp(rng.normal(0, 0.2 * strength)) + 0.5
@@ -71,7 +73,12 @@ def _blur(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     length = int(rng.integers(3, 8))
     kernel = np.zeros((length, length), np.float32)
     end = (np.array((np.cos(a := rng.uniform(0, np.pi)), np.sin(a))) + 1) / 2 * (length - 1)
-    cv2.line(kernel, np.round(end).astype(int).tolist(), np.round(length - 1 - end).astype(int).tolist(), 1.0)
+    cv2.line(
+        kernel,
+        np.round(end).astype(int).tolist(),
+        np.round(length - 1 - end).astype(int).tolist(),
+        1.0,
+    )
     return cv2.filter2D(picture, -1, kernel / kernel.sum())
 
 
@@ -87,7 +94,7 @@ def _jpeg(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     quality = int(rng.integers(35, 96))
     # Channel order does not matter to what JPEG does here.
     _, data = cv2.imencode('.jpg', picture, (cv2.IMWRITE_JPEG_QUALITY, quality))
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
 
 
 def _cutout(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:

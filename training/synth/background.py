@@ -1,4 +1,6 @@
-"""Backgrounds: procedural ones made at start-up, and unlabelled photographs from a folder if one is given."""
+"""Backgrounds: procedural ones made at start-up, and unlabelled photographs from a folder if one
+is given.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def procedural(rng: np.random.Generator, size_px: int = _POOL_PX) -> np.ndarray:
         cells = int(2 ** (octave + 1)) + 1
         noise = rng.random((cells, cells, 3 if rng.random() < 0.4 else 1)).astype(np.float32) - 0.5
         noise = np.broadcast_to(noise, (cells, cells, 3)).copy()
-        picture += cv2.resize(noise, (size_px, size_px), interpolation=cv2.INTER_CUBIC) * rng.random()
+        picture += (
+            cv2.resize(noise, (size_px, size_px), interpolation=cv2.INTER_CUBIC) * rng.random()
+        )
     base = rng.random(3) * 255
     picture = np.clip(base + picture * rng.uniform(20, 220), 0, 255).astype(np.uint8)
     for _ in range(int(rng.integers(0, 14))):
@@ -35,12 +39,16 @@ def _shape(rng: np.random.Generator, picture: np.ndarray) -> None:
     if kind == 0:
         cv2.fillConvexPoly(picture, cv2.convexHull(points), color, cv2.LINE_AA)
     elif kind == 1:
-        cv2.circle(picture, points[0].tolist(), int(rng.integers(4, size // 4)), color, -1, cv2.LINE_AA)
+        cv2.circle(
+            picture, points[0].tolist(), int(rng.integers(4, size // 4)), color, -1, cv2.LINE_AA
+        )
     elif kind == 2:
         cv2.line(picture, points[0].tolist(), points[1].tolist(), color, thickness, cv2.LINE_AA)
     elif kind == 3:
         text = ''.join(chr(c) for c in rng.integers(48, 91, 6))
-        cv2.putText(picture, text, points[0].tolist(), 0, rng.uniform(0.5, 3), color, thickness // 2 + 1)
+        cv2.putText(
+            picture, text, points[0].tolist(), 0, rng.uniform(0.5, 3), color, thickness // 2 + 1
+        )
     else:
         cv2.rectangle(picture, points[0].tolist(), points[1].tolist(), color, -1)
 

@@ -1,4 +1,6 @@
-"""Numbered samples: the same seed and number give the same picture and labels, in whatever process they are made."""
+"""Numbered samples: the same seed and number give the same picture and labels, in whatever process
+they are made.
+"""
 
 from __future__ import annotations
 
@@ -116,9 +118,7 @@ class Dataset:
         edge = np.array(self.options.scene.picture_size) - 0.5
         inside = np.minimum(high, edge) - np.maximum(low, -0.5)
         visible *= float(np.prod(np.clip(inside, 0, None)) / np.prod(high - low))
-        sample = self._sample(rng, scene, T_net_px, visible)
-        _fill_outside(sample.picture, T_net_px, self.options.scene.picture_size)
-        return sample
+        return self._sample(rng, scene, T_net_px, visible)
 
     def _sample(
         self, rng: np.random.Generator, scene: Scene, T_net_px: np.ndarray, visible: float
@@ -131,6 +131,7 @@ class Dataset:
         cover = rendered[..., 3:].astype(np.uint16)
         picture = (rendered[..., :3] + (background * (255 - cover) + 127) // 255).astype(np.uint8)
         picture = self.augment(rng, picture)
+        _fill_outside(picture, T_net_px, options.scene.picture_size)
         low, high = self._box(scene)
         return Sample(
             picture=picture,
@@ -151,7 +152,9 @@ class Dataset:
     def _probe(
         self, scene: Scene, low: np.ndarray, high: np.ndarray
     ) -> tuple[float, np.ndarray, np.ndarray]:
-        """(visible share, lowest, highest visible pixel of the whole picture) from a small target pass."""
+        """(visible share, lowest, highest visible pixel of the whole picture) from a small target
+        pass.
+        """
         if not scene.present:
             return 0.0, low, high
         size = (_PROBE_PX, _PROBE_PX)
@@ -171,24 +174,30 @@ class Dataset:
 
 
 def square_region(center_px: np.ndarray, side_px: float, size: tuple[int, int]) -> np.ndarray:
-    """T_net_px (3, 3) of the square of side `side_px` round `center_px`, shown at `size`; pixel centres are integers."""
+    """T_net_px (3, 3) of the square of side `side_px` round `center_px`, shown at `size`; pixel
+    centres are integers.
+    """
     s = size[0] / side_px
-    return np.array([
-        [s, 0, (size[0] - 1) / 2 - s * center_px[0]],
-        [0, s, (size[1] - 1) / 2 - s * center_px[1]],
-        [0, 0, 1],
-    ])
+    return np.array(
+        [
+            [s, 0, (size[0] - 1) / 2 - s * center_px[0]],
+            [0, s, (size[1] - 1) / 2 - s * center_px[1]],
+            [0, 0, 1],
+        ]
+    )
 
 
 def letterbox(picture_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """T_net_px (3, 3) that shows a whole picture at `size`, one scale for both axes, centred."""
     s = min(size[0] / picture_size[0], size[1] / picture_size[1])
     (cx, cy) = ((n - 1) / 2 for n in picture_size)
-    return np.array([
-        [s, 0, (size[0] - 1) / 2 - s * cx],
-        [0, s, (size[1] - 1) / 2 - s * cy],
-        [0, 0, 1],
-    ])
+    return np.array(
+        [
+            [s, 0, (size[0] - 1) / 2 - s * cx],
+            [0, s, (size[1] - 1) / 2 - s * cy],
+            [0, 0, 1],
+        ]
+    )
 
 
 def project(K: np.ndarray, T_cam_obj: np.ndarray, points_obj: np.ndarray) -> np.ndarray:
@@ -201,11 +210,13 @@ def _map(T: np.ndarray, point_px: np.ndarray) -> np.ndarray:
     return T[:2, :2] @ point_px + T[:2, 2]
 
 
-def _fill_outside(picture: np.ndarray, T_net_px: np.ndarray, picture_size: tuple[int, int]) -> None:
-    """Grey where the letterbox shows no picture, in place."""
+def _fill_outside(
+    picture: np.ndarray, T_net_px: np.ndarray, picture_size: tuple[int, int]
+) -> None:
+    """Grey where the network's picture shows none of the camera's, in place."""
     low = np.ceil(_map(T_net_px, np.array((-0.5, -0.5))) - 1e-6).astype(int)
     high = np.floor(_map(T_net_px, np.array(picture_size) - 0.5) + 1e-6).astype(int)
     picture[: max(low[1], 0)] = FILL
-    picture[high[1] + 1 :] = FILL
+    picture[max(high[1] + 1, 0) :] = FILL
     picture[:, : max(low[0], 0)] = FILL
-    picture[:, high[0] + 1 :] = FILL
+    picture[:, max(high[0] + 1, 0) :] = FILL

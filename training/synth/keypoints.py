@@ -1,4 +1,6 @@
-"""Keypoints on the surface by farthest-point sampling (Peng et al., PVNet, CVPR 2019, section 3.1)."""
+"""Keypoints on the surface by farthest-point sampling (Peng et al., PVNet, CVPR 2019, section
+3.1).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from .mesh import Mesh
 
 
 def farthest_points(mesh: Mesh, count: int) -> np.ndarray:
-    """(count, 3) vertices in metres: the first is farthest from the box's centre, each next one farthest from all before."""
+    """(count, 3) vertices in metres: the first is farthest from the box's centre, each next one
+    farthest from all before.
+    """
     vertices = mesh.vertices_m
     center = mesh.bounds_m.mean(axis=0)
     chosen = [int(np.linalg.norm(vertices - center, axis=1).argmax())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import fast_simplification
 import numpy as np
@@ -35,9 +36,13 @@ class Mesh:
 
 
 def load_mesh(path: Path, unit_m: float = 1.0) -> Mesh:
-    """Read ply, obj, stl or glb; `unit_m` is the length of the file's unit in metres (0.001 for millimetres)."""
+    """Read ply, obj, stl or glb; `unit_m` is the length of the file's unit in metres (0.001 for
+    millimetres).
+    """
     if not path.is_file():
-        raise PoseNodeError(f'mesh {path} does not exist: give the path of a ply, obj, stl or glb file')
+        raise PoseNodeError(
+            f'mesh {path} does not exist: give the path of a ply, obj, stl or glb file'
+        )
     loaded = trimesh.load(path, process=False, force='mesh')
     if not isinstance(loaded, trimesh.Trimesh) or len(loaded.faces) == 0:
         raise PoseNodeError(f'mesh {path} holds no triangles: export it as a triangle mesh')
@@ -47,13 +52,16 @@ def load_mesh(path: Path, unit_m: float = 1.0) -> Mesh:
     size = float(np.ptp(vertices, axis=0).max())
     if not 0.005 < size < 5.0:
         raise PoseNodeError(
-            f'mesh {path} is {size:.4g} m large, wanted 0.005 to 5 m: set mesh_unit_m (0.001 for millimetres)'
+            f'mesh {path} is {size:.4g} m large, wanted 0.005 to 5 m: '
+            'set mesh_unit_m (0.001 for millimetres)'
         )
-    return Mesh(vertices, np.asarray(loaded.vertex_normals), _colors(loaded), np.asarray(loaded.faces))
+    return Mesh(
+        vertices, np.asarray(loaded.vertex_normals), _colors(loaded), np.asarray(loaded.faces)
+    )
 
 
 def _colors(mesh: trimesh.Trimesh) -> np.ndarray:
-    visual = mesh.visual
+    visual: Any = mesh.visual
     if visual.kind == 'texture':
         visual = visual.to_color()
     if visual.kind is None:
@@ -62,18 +70,26 @@ def _colors(mesh: trimesh.Trimesh) -> np.ndarray:
 
 
 def simplified(mesh: Mesh, faces: int) -> Mesh:
-    """At most about `faces` triangles (quadric edge collapse); paint and normals from the nearest old vertex."""
+    """At most about `faces` triangles (quadric edge collapse); paint and normals from the nearest
+    old vertex.
+    """
     if len(mesh.faces) <= faces:
         return mesh
     vertices, triangles = fast_simplification.simplify(
-        mesh.vertices_m.astype(np.float32), mesh.faces.astype(np.int32), 1.0 - faces / len(mesh.faces)
+        mesh.vertices_m.astype(np.float32),
+        mesh.faces.astype(np.int32),
+        1.0 - faces / len(mesh.faces),
     )
     nearest = cKDTree(mesh.vertices_m).query(vertices)[1]
-    return Mesh(vertices.astype(np.float64), mesh.normals[nearest], mesh.colors[nearest], triangles)
+    return Mesh(
+        vertices.astype(np.float64), mesh.normals[nearest], mesh.colors[nearest], triangles
+    )
 
 
 def primitive(kind: str) -> Mesh:
-    """A grey distractor about 1 m large, to be scaled: 'box', 'cylinder', 'ball', 'cone', 'tube' or 'bar'."""
+    """A grey distractor about 1 m large, to be scaled: 'box', 'cylinder', 'ball', 'cone', 'tube'
+    or 'bar'.
+    """
     shapes = {
         'box': lambda: trimesh.creation.box((1.0, 0.7, 0.5)),
         'cylinder': lambda: trimesh.creation.cylinder(0.3, 1.0, sections=24),

@@ -1,6 +1,8 @@
-"""Rasteriser: instances of meshes -> picture, and in a second pass object coordinates without any blending.
+"""Rasteriser: instances of meshes -> picture, and in a second pass object coordinates without any
+blending.
 
-The only file with a GL context. On a machine without a GPU Mesa's llvmpipe runs the same code through EGL.
+The only file with a GL context. On a machine without a GPU Mesa's llvmpipe runs the same code
+through EGL.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from .mesh import Mesh
 
 _VERTEX = """
 #version 330
-uniform mat4 clip_from_obj; uniform mat4 cam_from_obj; uniform mat3 color_mix; uniform vec3 color_add;
+uniform mat4 clip_from_obj; uniform mat4 cam_from_obj;
+uniform mat3 color_mix; uniform vec3 color_add;
 in vec3 position; in vec3 normal; in vec3 color;
 out vec3 p_obj; out vec3 p_cam; out vec3 n_cam; out vec3 albedo;
 void main() {
@@ -28,11 +31,13 @@ void main() {
 }
 """
 
-# Lambert under three lights and a two-coloured sky, a highlight of the first light; a solid texture may hide the paint.
-# Square and square root stand for the sRGB curve, exp2 for Blinn-Phong's power: half the time on a CPU.
+# Lambert under three lights and a two-coloured sky, a highlight of the first light; a solid
+# texture may hide the paint. Square and square root stand for the sRGB curve, exp2 for
+# Blinn-Phong's power: half the time on a CPU.
 _SHADE = """
 #version 330
-uniform vec3 light_dir[3]; uniform vec3 light_color[3]; uniform vec3 sky; uniform vec3 ground; uniform vec3 up_cam;
+uniform vec3 light_dir[3]; uniform vec3 light_color[3];
+uniform vec3 sky; uniform vec3 ground; uniform vec3 up_cam;
 uniform float gloss; uniform float shininess;
 uniform vec4 texture_freq; uniform vec3 texture_color; uniform float texture_mix;
 in vec3 p_obj; in vec3 p_cam; in vec3 n_cam; in vec3 albedo;
@@ -45,7 +50,8 @@ void main() {
     vec3 base = albedo;
     if (texture_mix > 0.0) {
         vec3 q = p_obj * texture_freq.xyz;
-        float stripe = texture_freq.w > 0.5 ? hash(floor(q)) : 0.5 + 0.5 * sin(q.x + q.y + q.z + 2.0 * sin(q.y * 0.7));
+        float wave = 0.5 + 0.5 * sin(q.x + q.y + q.z + 2.0 * sin(q.y * 0.7));
+        float stripe = texture_freq.w > 0.5 ? hash(floor(q)) : wave;
         base = mix(base, texture_color, texture_mix * stripe);
     }
     base = clamp(base, 0.0, 1.0);
@@ -78,7 +84,9 @@ NEAR_M, FAR_M = 0.02, 20.0
 
 @dataclass(frozen=True)
 class Material:
-    """How an instance looks: paint' = color_mix @ paint + color_add, gloss, and a solid texture over it."""
+    """How an instance looks: paint' = color_mix @ paint + color_add, gloss, and a solid texture
+    over it.
+    """
 
     color_mix: np.ndarray = field(default_factory=lambda: np.eye(3))
     color_add: np.ndarray = field(default_factory=lambda: np.zeros(3))
@@ -100,7 +108,9 @@ class Instance:
 
 @dataclass(frozen=True)
 class Lights:
-    """directions (3, 3) towards the light in the camera frame, colors (3, 3), sky and ground (3,), up_cam (3,)."""
+    """directions (3, 3) towards the light in the camera frame, colors (3, 3), sky and ground (3,),
+    up_cam (3,).
+    """
 
     directions: np.ndarray
     colors: np.ndarray
@@ -111,24 +121,30 @@ class Lights:
 
 @dataclass(frozen=True)
 class Shadow:
-    """Shadow of instance 0 on a plane: T_cam_shadow (4, 4) flattens the object onto it; darkness in 0..1."""
+    """Shadow of instance 0 on a plane: T_cam_shadow (4, 4) flattens the object onto it; darkness
+    in 0..1.
+    """
 
     T_cam_shadow: np.ndarray
     darkness: float
 
 
 def clip_from_cam(K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """GL projection of a pinhole camera whose pixel centres are integers; picture row 0 comes out first."""
+    """GL projection of a pinhole camera whose pixel centres are integers; picture row 0 comes out
+    first.
+    """
     width, height = size
     (fx, skew, cx), (_, fy, cy), _ = K
     a = (FAR_M + NEAR_M) / (FAR_M - NEAR_M)
     b = -2.0 * FAR_M * NEAR_M / (FAR_M - NEAR_M)
-    return np.array([
-        [2 * fx / width, 2 * skew / width, (2 * cx + 1) / width - 1, 0],
-        [0, 2 * fy / height, (2 * cy + 1) / height - 1, 0],
-        [0, 0, a, b],
-        [0, 0, 1, 0],
-    ])
+    return np.array(
+        [
+            [2 * fx / width, 2 * skew / width, (2 * cx + 1) / width - 1, 0],
+            [0, 2 * fy / height, (2 * cy + 1) / height - 1, 0],
+            [0, 0, a, b],
+            [0, 0, 1, 0],
+        ]
+    )
 
 
 class Renderer:
@@ -179,7 +195,8 @@ class Renderer:
         shadow: Shadow | None = None,
     ) -> np.ndarray:
         """(H, W, 4) uint8: colour premultiplied with the coverage, and the coverage."""
-        # Anti-aliased by rendering larger and averaging: llvmpipe's multisampling costs four times as much.
+        # Anti-aliased by rendering larger and averaging: llvmpipe's multisampling costs four times
+        # as much.
         large = (round(size[0] * self.supersample), round(size[1] * self.supersample))
         buffer = self._framebuffer(large, 'f1')
         program = self.programs['shade']
@@ -198,7 +215,9 @@ class Renderer:
             self._draw('shade', instance, project, material)
             if index == 0 and shadow is not None:
                 self._shadow(instance, project, shadow)
-        rendered = np.frombuffer(buffer.read(components=4), np.uint8).reshape(large[1], large[0], 4)
+        rendered = np.frombuffer(buffer.read(components=4), np.uint8).reshape(
+            large[1], large[0], 4
+        )
         return cv2.resize(rendered, size, interpolation=cv2.INTER_AREA)
 
     def _shadow(self, instance: Instance, project: np.ndarray, shadow: Shadow) -> None:
@@ -209,7 +228,8 @@ class Renderer:
     def targets(
         self, instances: list[Instance], K: np.ndarray, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, 3) float32 coordinates in each instance's own frame and (H, W) uint8 identity: 0 is nothing, i + 1 instance i.
+        """(H, W, 3) float32 coordinates in each instance's own frame and (H, W) uint8 identity: 0
+        is nothing, i + 1 instance i.
 
         No anti-aliasing and no blending: every value is one surface point.
         """
@@ -222,7 +242,9 @@ class Renderer:
         values = raw.reshape(size[1], size[0], 4)
         return values[..., :3], values[..., 3].astype(np.uint8)
 
-    def _draw(self, name: str, instance: Instance, project: np.ndarray, material: Material) -> None:
+    def _draw(
+        self, name: str, instance: Instance, project: np.ndarray, material: Material
+    ) -> None:
         program = self.programs[name]
         T = instance.T_cam_obj
         values = {

@@ -1,6 +1,8 @@
-"""A random scene: where the object, its occluders and distractors stand, how they look and how they are lit.
+"""A random scene: where the object, its occluders and distractors stand, how they look and how
+they are lit.
 
-Everything comes from one random generator, so that a seed names a picture. Ranges and switches: SceneOptions.
+Everything comes from one random generator, so that a seed names a picture. Ranges and switches:
+SceneOptions.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class SceneOptions:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is rendered. `instances[0]` is the object when `present`; K is that of the whole picture."""
+    """What is rendered. `instances[0]` is the object when `present`; K is that of the whole
+    picture.
+    """
 
     K: np.ndarray
     T_cam_obj: np.ndarray
@@ -55,7 +59,7 @@ def sample_camera(rng: np.random.Generator, options: SceneOptions) -> np.ndarray
 
 
 def sample_pose(rng: np.random.Generator, options: SceneOptions, K: np.ndarray) -> np.ndarray:
-    """T_cam_obj: the camera on a sphere round the object, which appears anywhere in the picture."""
+    """T_cam_obj: the camera on a sphere round the object, which lies anywhere in the picture."""
     low, high = np.sin(np.radians(options.elevation_deg))
     elevation = np.arcsin(rng.uniform(low, high))
     azimuth = np.radians(rng.uniform(*options.azimuth_deg))
@@ -69,7 +73,9 @@ def sample_pose(rng: np.random.Generator, options: SceneOptions, K: np.ndarray) 
 
 
 def look_at(elevation_rad: float, azimuth_rad: float, roll_rad: float) -> np.ndarray:
-    """R_cam_obj of a camera that looks at the object's origin, its y axis down, rolled about its z axis."""
+    """R_cam_obj of a camera that looks at the object's origin, its y axis down, rolled about its z
+    axis.
+    """
     c, s = np.cos(elevation_rad), np.sin(elevation_rad)
     z = -np.array([c * np.cos(azimuth_rad), c * np.sin(azimuth_rad), s])
     x = np.array([-np.sin(azimuth_rad), np.cos(azimuth_rad), 0.0])
@@ -98,7 +104,9 @@ def sample_scene(
     extra_meshes: dict[str, float],
     difficulty: float = 1.0,
 ) -> Scene:
-    """A scene; `extra_meshes` are names and diameters (m) of further distractors, difficulty in 0..1 scales the occlusion."""
+    """A scene; `extra_meshes` are names and diameters (m) of further distractors, difficulty in
+    0..1 scales the occlusion.
+    """
     K = sample_camera(rng, options)
     T_cam_obj = sample_pose(rng, options, K)
     present = rng.random() >= options.negatives
@@ -142,7 +150,9 @@ def _occluder(
     sideways *= rng.uniform(0.1, 0.7) * size_m / np.linalg.norm(sideways)
     toward = rng.uniform(0.35, 0.9) * min(size_m, 0.5 * center[2])
     ray = center / np.linalg.norm(center)
-    return _placed(rng, center + sideways - toward * ray, size_m * rng.uniform(0.2, 0.7), extra_meshes)
+    return _placed(
+        rng, center + sideways - toward * ray, size_m * rng.uniform(0.2, 0.7), extra_meshes
+    )
 
 
 def _distractor(
@@ -220,7 +230,9 @@ def _lights(rng: np.random.Generator, T_cam_obj: np.ndarray) -> Lights:
 def _shadow(
     rng: np.random.Generator, T_cam_obj: np.ndarray, lights: Lights, floor_m: float
 ) -> Shadow | None:
-    """The first light's shadow on the plane z = floor of the object; none when that light comes from below."""
+    """The first light's shadow on the plane z = floor of the object; none when that light comes
+    from below.
+    """
     light = T_cam_obj[:3, :3].T @ lights.directions[0]
     if light[2] < 0.25:
         return None

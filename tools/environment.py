@@ -205,22 +205,30 @@ def pip(title: str, arguments: list, expected: int) -> None:
 def try_pip(title: str, arguments: list, expected: int) -> tuple[int, list[str]]:
     """Run pip under a bar; `expected` is the number of packages that it will name."""
     progress = Progress(title)
-    seen = 0
+    before, seen, unpacking = installed_packages(), 0, False
 
     def read_line(line: str) -> tuple[float | None, str] | None:
-        nonlocal seen
+        nonlocal seen, unpacking
         found = re.match(r'\s*(?:Collecting|Requirement already satisfied:|Obtaining) (\S+)', line)
         if found:
             seen += 1
-            return 0.8 * seen / max(expected, seen), found[1].split('==')[0]
-        if line.startswith('Installing collected packages'):
-            return 0.9, 'unpacking'
+            return 0.5 * seen / max(expected, seen), found[1].split('==')[0]
+        unpacking = unpacking or line.startswith('Installing collected packages')
+        if unpacking:
+            ready = installed_packages() - before
+            return 0.5 + 0.5 * ready / max(expected, ready), f'{ready} unpacked'
         return None
 
-    command = [PYTHON, '-m', 'pip', 'install', '--disable-pip-version-check', *arguments]
+    # Modules are compiled when they are first imported: most never are.
+    options = ['--no-compile', '--disable-pip-version-check']
+    command = [PYTHON, '-m', 'pip', 'install', *options, *arguments]
     status, output = watch(command, progress, read_line)
     progress.done() if status == 0 else progress.broken()
     return status, output
+
+
+def installed_packages() -> int:
+    return sum(1 for _ in VENV.glob('lib/python3*/site-packages/*.dist-info'))
 
 
 def _nothing(_: str) -> None:

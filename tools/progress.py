@@ -57,7 +57,8 @@ class Progress:
 def watch(command: list, progress: Progress, read_line, environment=None) -> tuple[int, list[str]]:
     """Run a command under a bar; returns its exit status and its output, which nobody has seen.
 
-    read_line(line) -> (share or None, note), or None when the line tells nothing.
+    read_line(line) -> (share or None, note), or None when the line tells nothing. It is asked with
+    an empty line, too, while the command is silent.
     """
     lines: queue.Queue[str | None] = queue.Queue()
 
@@ -82,8 +83,7 @@ def watch(command: list, progress: Progress, read_line, environment=None) -> tup
             try:
                 line = lines.get(timeout=0.2)
             except queue.Empty:
-                progress.show(*state)
-                continue
+                line = ''
             if line is None:
                 break
             output.append(line)

@@ -35,7 +35,7 @@ def repair(prefix: Path = PREFIX) -> int:
     for path in sorted((prefix / 'share').rglob('*.cmake')):
         old = new = path.read_text()
         for there, this in here.items():
-            new = re.sub(there, lambda _, this=this: this, new)
+            new = re.sub(there, this, new)
         if new != old:
             path.write_text(new)
             changed += 1

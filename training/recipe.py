@@ -34,7 +34,7 @@ class FitOptions:
     weight_decay: float = 1e-4
     ema: float = 0.998  # decay of the averaged weights, which are the ones kept
     sigma_px: float = 1.0  # of the targets, in map pixels
-    start: str = ''  # checkpoint to start from: its encoder and, where shapes agree, its decoder
+    start: str = ''  # a recipe beside this one whose weights to start from
     held_out: int = 1024  # samples of another seed that evaluate and calibrate
 
 

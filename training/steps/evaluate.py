@@ -178,7 +178,11 @@ def _fit_score(
 
 
 def _evaluate_locator(recipe: Recipe) -> dict[str, Any]:
-    """Recall and false alarms over thresholds; the one that is kept makes F1 largest."""
+    """Recall and false alarms over thresholds.
+
+    The threshold that is kept makes F3 largest: a missed object is lost, a false region only costs
+    a look, because the score of the pose judges it.
+    """
     network = load_trained(recipe, 'locator')
     options = recipe.locator_dataset
     dataset = Dataset(options, keypoints_of(recipe), recipe.seed + _HELD_OUT_SEED)
@@ -199,11 +203,8 @@ def _evaluate_locator(recipe: Recipe) -> dict[str, Any]:
         hit = float((scores >= threshold)[present & right].sum())
         recall = hit / max(1, present.sum())
         precision = hit / max(1, (scores >= threshold).sum())
-        rows[float(threshold)] = (
-            2 * recall * precision / max(1e-9, recall + precision),
-            recall,
-            precision,
-        )
+        f3 = 10.0 * recall * precision / max(1e-9, recall + 9.0 * precision)
+        rows[float(threshold)] = (f3, recall, precision)
     best = max(rows, key=lambda t: rows[t][0])
     return {
         'samples': len(samples),

@@ -14,9 +14,11 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from pose_node.core.errors import PoseNodeError
+
 from ..nets.locator import Locator, locator_loss
 from ..nets.unet import HeatmapUNet, heatmap_loss
-from ..recipe import FitOptions, Recipe
+from ..recipe import FitOptions, Recipe, load_recipe
 from ..synth.keypoints import farthest_points
 from ..synth.mesh import load_mesh
 from .feed import Batches, loader, normalise
@@ -54,7 +56,7 @@ def fit(recipe: Recipe, kind: str, *, workers: int = 1, threads: int = 2) -> Non
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
     network = build(recipe, kind)
-    _start_from(network, options.start)
+    _start_from(network, recipe, kind, options.start)
     average = copy.deepcopy(network).eval()
     optimiser = _optimiser(network, options)
     checkpoint = recipe.cache / f'{kind}.pt'
@@ -150,19 +152,17 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
             slow.copy_(fast)
 
 
-def _start_from(network: nn.Module, start: str) -> None:
+def _start_from(network: nn.Module, recipe: Recipe, kind: str, start: str) -> None:
+    """Take over what another recipe's network learned, where names and shapes agree."""
     if not start:
         return
-    weights = torch.load(Path(start).expanduser(), map_location='cpu', weights_only=True)[
-        'average'
-    ]
+    path = load_recipe(recipe.path.with_name(f'{start}.toml')).cache / f'{kind}.pt'
+    if not path.is_file():
+        raise PoseNodeError(f'{path} does not exist: fit recipe {start} first, or start from ""')
+    weights = torch.load(path, map_location='cpu', weights_only=True)['average']
     own = network.state_dict()
-    network.load_state_dict(
-        {
-            k: weights[k] if k in weights and weights[k].shape == v.shape else v
-            for k, v in own.items()
-        }
-    )
+    fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
+    network.load_state_dict({**own, **fitting})
 
 
 def _save(

@@ -115,9 +115,6 @@ class Dataset:
         T_net_px = letterbox(self.options.scene.picture_size, self.options.input_size)
         low, high = self._box(scene)
         visible, _, _ = self._probe(scene, low, high)
-        edge = np.array(self.options.scene.picture_size) - 0.5
-        inside = np.minimum(high, edge) - np.maximum(low, -0.5)
-        visible *= float(np.prod(np.clip(inside, 0, None)) / np.prod(high - low))
         return self._sample(rng, scene, T_net_px, visible)
 
     def _sample(
@@ -159,8 +156,9 @@ class Dataset:
             return 0.0, low, high
         size = (_PROBE_PX, _PROBE_PX)
         T = square_region((low + high) / 2, 1.05 * float((high - low).max()), size)
+        inside = _inside(low, high, self.options.scene.picture_size)
         if len(scene.instances) == 1:
-            return 1.0, low, high
+            return inside, low, high
         coarse = Instance(_COARSE, scene.T_cam_obj)
         _, alone = self.renderer.targets([coarse], T @ scene.K, size)
         _, among = self.renderer.targets([coarse, *scene.instances[1:]], T @ scene.K, size)
@@ -170,7 +168,15 @@ class Dataset:
         back = np.linalg.inv(T)
         corners = ((columns.min(), rows.min()), (columns.max(), rows.max()))
         visible_low, visible_high = (_map(back, np.array(c, float)) for c in corners)
-        return len(rows) / max(1, int((alone == 1).sum())), visible_low, visible_high
+        share = len(rows) / max(1, int((alone == 1).sum()))
+        return inside * share, visible_low, visible_high
+
+
+def _inside(low: np.ndarray, high: np.ndarray, picture_size: tuple[int, int]) -> float:
+    """Share of a box that lies in the picture."""
+    edge = np.array(picture_size) - 0.5
+    inside = np.clip(np.minimum(high, edge) - np.maximum(low, -0.5), 0.0, None)
+    return float(np.prod(inside) / np.prod(high - low))
 
 
 def square_region(center_px: np.ndarray, side_px: float, size: tuple[int, int]) -> np.ndarray:

@@ -108,7 +108,7 @@ class _Messages:
 def write_bag(
     folder: Path, frames: Sequence[BagFrame], camera: Camera, bounds_m: np.ndarray, *,
     rate_hz: float, name: str = 'drill', start_ns: int = 1_700_000_000 * 10**9,
-    jpeg_quality: int = 85,
+    jpeg_quality: int = 81,
 ) -> None:  # fmt: skip
     """A new folder with metadata.yaml and one MCAP file; the stamps are start_ns + k / rate_hz.
 

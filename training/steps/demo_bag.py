@@ -207,7 +207,7 @@ def render_validation(thing: Mesh, out: Path, count: int, seed: int) -> None:
             frame.linear, exposure=exposure, blur_px=rng.uniform(0.3, 0.8), noise=0.015, rng=rng
         )
         frames.append(BagFrame(picture, T_cam_world @ world.items[0].T_world_obj, frame.visible))
-        write_bop(out, frames, camera, thing)
+    write_bop(out, frames, camera, thing)
 
 
 def _progress(steps: range, text: str):

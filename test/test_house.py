@@ -48,7 +48,7 @@ ONLY_IN = {
     'onnxruntime': ('pose_node.runtime.backends', 'training.steps'),
     'onnx': ('training.steps',),
     'cv_bridge': ('pose_node.ros',),
-    'transforms3d': ('pose_node.ros',),
+    'transforms3d': ('pose_node.ros', 'pose_node.cli'),
     'rich': ('pose_node.cli', 'training'),
     'bpy': (),
     'scipy': ('pose_node.core', 'pose_node.runtime', 'training'),

@@ -1,3 +1,4 @@
+
 """The tiny recipe goes the whole way: mesh, renders, two networks, calibration, ONNX, bundle, a
 pose that is right.
 """

@@ -1,0 +1,174 @@
+# ruff: noqa: E402 (the workshop's libraries are looked for first)
+"""Rendering and labels: known cameras, known colours, the same seed twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+moderngl = pytest.importorskip('moderngl', reason='moderngl is not installed: run `make test`')
+
+import cv2
+import trimesh
+
+from pose_node.core.camera import Camera
+from pose_node.core.errors import PoseNodeError
+from pose_node.core.geometry import apply, make_pose
+from pose_node.runtime.preprocess import Region
+from pose_node.runtime.preprocess import crop as runtime_crop
+from pose_node.runtime.preprocess import letterbox as runtime_letterbox
+from training.recipe import load_recipe
+from training.steps.feed import locator_targets, pose_targets
+from training.steps.fit import keypoints_of
+from training.synth.dataset import Dataset, letterbox, square_region
+from training.synth.keypoints import farthest_points
+from training.synth.mesh import PRIMITIVES, Mesh, load_mesh, primitive, simplified
+from training.synth.render import Instance, Renderer
+from training.synth.scene import SceneOptions, look_at, random_rotation, sample_camera, sample_pose
+
+RECIPES = Path(__file__).parents[2] / 'config' / 'recipes'
+K = np.array([[310.0, 0, 64.7], [0, 305.0, 47.2], [0, 0, 1]])
+SIZE = (128, 96)
+
+
+@pytest.fixture(scope='module')
+def renderer() -> Renderer:
+    """One GL context for all."""
+    renderer = Renderer()
+    for kind in PRIMITIVES:
+        renderer.upload(kind, primitive(kind))
+    return renderer
+
+
+@pytest.fixture(scope='module')
+def dataset() -> Dataset:
+    """The tiny recipe's samples."""
+    recipe = load_recipe(RECIPES / 'tiny.toml')
+    return Dataset(recipe.dataset, keypoints_of(recipe), 5)
+
+
+def test_coordinates_hit_the_pixel_they_are_drawn_in(
+    renderer: Renderer, rng: np.random.Generator
+) -> None:
+    """No pixel is interpolated: every coordinate is a surface point that projects to its pixel."""
+    for _ in range(10):
+        T = make_pose(random_rotation(rng) * 0.2, np.array([*rng.uniform(-0.05, 0.05, 2), 0.8]))
+        coordinates, identity = renderer.targets([Instance('box', T)], K, SIZE)
+        rows, columns = np.nonzero(identity == 1)
+        assert len(rows) > 200
+        points = coordinates[rows, columns].astype(np.float64)
+        # On the box's surface: one coordinate is at its bound.
+        on_face = np.abs(np.abs(points) / (0.5, 0.35, 0.25) - 1.0).min(axis=1)
+        assert on_face.max() < 1e-4
+        seen = Camera(K, SIZE).project(apply(T, points))
+        assert np.abs(seen - np.stack((columns, rows), axis=1)).max() < 0.1
+
+
+def test_nearer_instance_hides_the_farther(renderer: Renderer) -> None:
+    """The depth buffer works in both passes."""
+    near = Instance('ball', make_pose(0.1 * np.eye(3), np.array([0, 0, 0.5])))
+    far = Instance('box', make_pose(0.4 * np.eye(3), np.array([0, 0, 1.0])))
+    for order in ([near, far], [far, near]):
+        _, identity = renderer.targets(order, K, SIZE)
+        assert identity[47, 65] == 1 + order.index(near)
+        assert (identity == 1 + order.index(far)).any()
+
+
+def test_samples_depend_on_seed_and_number_alone(dataset: Dataset) -> None:
+    """Made in any order, the same pixels and labels; another number, another picture."""
+    first = dataset.crop(17)
+    dataset.crop(3), dataset.whole(4)
+    again = dataset.crop(17)
+    np.testing.assert_array_equal(first.picture, again.picture)
+    np.testing.assert_array_equal(first.keypoints_px, again.keypoints_px)
+    assert (dataset.crop(18).picture != first.picture).any()
+
+
+def test_keypoints_lie_where_the_camera_sees_them(dataset: Dataset) -> None:
+    """Labels are projections of the mesh's own vertices through K and the crop."""
+    for number in range(20):
+        sample = dataset.crop(number)
+        points = apply(sample.scene.T_cam_obj, dataset.keypoints_obj)
+        seen, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), sample.scene.K, None)
+        in_crop = seen[:, 0] @ sample.T_net_px[:2, :2].T + sample.T_net_px[:2, 2]
+        np.testing.assert_allclose(sample.keypoints_px, in_crop, atol=1e-6)
+
+
+def test_crops_are_those_of_the_run_time(rng: np.random.Generator) -> None:
+    """Training and robot cut pictures alike, to the half pixel."""
+    picture = np.zeros((480, 640, 3), np.uint8)
+    for _ in range(20):
+        center, side = rng.uniform(100, 400, 2), rng.uniform(40, 400)
+        region = Region('drill', tuple(center), (side, 0.5 * side))
+        _, A = runtime_crop(picture, region, (128, 128), 1.3)
+        back = np.linalg.inv(square_region(center, 1.3 * side, (128, 128)))
+        np.testing.assert_allclose(back[:2], A, atol=1e-9)
+    _, A = runtime_letterbox(picture, (160, 128))
+    np.testing.assert_allclose(np.linalg.inv(letterbox((640, 480), (160, 128)))[:2], A, atol=1e-9)
+
+
+def test_targets_are_distributions(dataset: Dataset) -> None:
+    """Every map sums to one; where nothing is to be found, it is flat."""
+    samples = [dataset.crop(n) for n in range(40)]
+    assert {s.present for s in samples} == {True, False}
+    for sample in samples:
+        maps = pose_targets(sample, 4, 1.0)
+        np.testing.assert_allclose(maps.sum(axis=(1, 2)), 1.0, atol=1e-5)
+        if not sample.present:
+            assert np.ptp(maps) < 1e-7
+
+
+def test_locator_targets_say_where_the_box_is(dataset: Dataset) -> None:
+    """Decoding the labels gives the box back."""
+    for number in range(10):
+        sample = dataset.whole(number)
+        centers, boxes, mask = locator_targets(sample, 8)
+        assert centers.max() == (1.0 if sample.present else 0.0)
+        for row, column in np.argwhere(mask[0] > 0):
+            dx, dy, log_w, log_h = boxes[:, row, column]
+            center = (np.array((column + dx, row + dy)) + 0.5) * 8 - 0.5
+            np.testing.assert_allclose(center, sample.box_center_px, atol=1e-3)
+            np.testing.assert_allclose(np.exp((log_w, log_h)), sample.box_size_px, rtol=1e-5)
+
+
+def test_poses_keep_to_their_ranges(rng: np.random.Generator) -> None:
+    """Distance and elevation as asked; the camera looks at the object's origin."""
+    options = SceneOptions(distance_m=(0.5, 0.9), elevation_deg=(10.0, 40.0), margin=0.0)
+    for _ in range(50):
+        camera = sample_camera(rng, options)
+        T = sample_pose(rng, options, camera)
+        assert 0.5 <= np.linalg.norm(T[:3, 3]) <= 0.9
+        eye = -T[:3, :3].T @ T[:3, 3]
+        elevation = np.degrees(np.arcsin(eye[2] / np.linalg.norm(eye)))
+        assert 9.999 <= elevation <= 40.001
+        np.testing.assert_allclose(T[:3, :3] @ T[:3, :3].T, np.eye(3), atol=1e-9)
+    np.testing.assert_allclose(look_at(0.0, 0.0, 0.0) @ (0, 0, 1), (0, -1, 0), atol=1e-12)
+
+
+def test_farthest_points_spread() -> None:
+    """The corners of a box come before anything else; no point comes twice."""
+    points = farthest_points(primitive('box'), 8)
+    assert len(np.unique(points, axis=0)) == 8
+    np.testing.assert_allclose(np.abs(points), np.tile((0.5, 0.35, 0.25), (8, 1)))
+
+
+def test_meshes_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+    """With a sentence that says what to do."""
+    with pytest.raises(PoseNodeError, match='does not exist'):
+        load_mesh(tmp_path / 'none.ply')
+    box = trimesh.creation.box((200.0, 100.0, 50.0))
+    box.export(tmp_path / 'mm.ply')
+    with pytest.raises(PoseNodeError, match='mesh_unit_m'):
+        load_mesh(tmp_path / 'mm.ply')
+    diagonal = np.linalg.norm((0.2, 0.1, 0.05))
+    assert load_mesh(tmp_path / 'mm.ply', 0.001).diameter_m == pytest.approx(diagonal)
+
+
+def test_simplified_keeps_the_shape() -> None:
+    """Fewer triangles, the same bounds."""
+    ball = primitive('ball')
+    small = simplified(ball, 100)
+    assert isinstance(small, Mesh) and len(small.faces) <= 120 < len(ball.faces)
+    np.testing.assert_allclose(small.bounds_m, ball.bounds_m, atol=0.05)

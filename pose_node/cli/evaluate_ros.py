@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import make_pose
@@ -182,12 +183,7 @@ def _box(types: dict[str, Any], header: Any, region: Region) -> Any:
 
 def _estimate(result: Any) -> Estimate:
     position, q = result.pose.pose.position, result.pose.pose.orientation
-    R = _matrix(q.x, q.y, q.z, q.w)
+    R = Rotation.from_quat((q.x, q.y, q.z, q.w)).as_matrix()
     T = make_pose(R, np.array((position.x, position.y, position.z)))
     return Estimate(result.hypothesis.score, T, float('nan'))
 
-
-def _matrix(x: float, y: float, z: float, w: float) -> np.ndarray:
-    from transforms3d.quaternions import quat2mat
-
-    return np.asarray(quat2mat((w, x, y, z)))

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
 from rosbags.rosbag2 import ReaderError, StoragePlugin, Writer, WriterError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -103,9 +110,7 @@ class BagReader:
         for connection, time_ns, cdr in self._reader.messages(wanted):
             yield Recorded(connection.topic, connection.msgtype, time_ns, bytes(cdr))
 
-    def messages(
-        self, topics: Collection[str] | None = None
-    ) -> Iterator[tuple[Recorded, Any]]:
+    def messages(self, topics: Collection[str] | None = None) -> Iterator[tuple[Recorded, Any]]:
         """The messages, and what they say, with the field names of ROS."""
         for recorded in self.raw(topics):
             yield recorded, self._reader.deserialize(recorded.cdr, recorded.type)
@@ -216,7 +221,10 @@ def _parts(found: dict[str, Any]) -> set[str]:
 
 def _definition(package: str, name: str) -> str:
     """The text of a message's .msg file: an installed one, else our own copy of the package's."""
-    prefixes = [*filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)), sys.prefix]
+    prefixes = [
+        *filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)),
+        sys.prefix,
+    ]
     places = [Path(prefix) / 'share' / package / 'msg' for prefix in prefixes]
     places.append(share_folder() / 'interfaces' / package / 'msg')
     for place in places:

@@ -54,7 +54,7 @@ class ObjectModel:
 
 
 class BopDataset:
-    """A folder in the BOP layout with its `split` folder, models_eval/ (or models/) and targets."""
+    """A folder in the BOP layout: its `split`, models_eval/ (or models/) and targets."""
 
     def __init__(self, folder: str | Path, split: str = 'test') -> None:
         self.folder = Path(folder).expanduser()

@@ -51,7 +51,6 @@ ONLY_IN = {
     'transforms3d': ('pose_node.ros', 'pose_node.cli'),
     'rich': ('pose_node.cli', 'training'),
     'bpy': (),
-    'scipy': ('pose_node.core', 'pose_node.runtime', 'training'),
 }
 
 MESSAGES = re.compile(r'\w+_(msgs|srvs|interfaces)\b')

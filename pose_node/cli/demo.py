@@ -159,7 +159,7 @@ def _error(frame: Frame) -> str:
 
 
 def write_overlays(out: Path, frames: list[Frame], rate_hz: float) -> list[dict[str, str]]:
-    """overlay.webm and frames/*.jpg from the recorded overlays; captions of some for the report."""
+    """overlay.webm and some frames/*.jpg from the recorded overlays, with captions."""
     index_of = {frame.stamp_ns: frame for frame in frames}
     shown = _worth_showing(frames)
     video = None
@@ -213,7 +213,8 @@ def summary(
         'object': judge.object.name,
         'diameter_m': judge.diameter_m,
         'bag': bag.name,
-        'machine': f'{os.cpu_count()} cores, {platform.machine()}; Python {platform.python_version()}',
+        'machine': f'{os.cpu_count()} cores, {platform.machine()}, Python '
+        f'{platform.python_version()}',
         'passed': all(check['passed'] for check in checks),
         'checks': checks,
         'frames': [

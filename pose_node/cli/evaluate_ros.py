@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from pose_node.core.errors import PoseNodeError
-from pose_node.core.geometry import make_pose
 from pose_node.ros.bagfile import BagReader, BagWriter
+from pose_node.ros.messages import matrix_of
 
 from .evaluate import Estimate, Estimates
 from .graph import DETECTIONS, GraphOptions, run_graph
@@ -182,8 +181,4 @@ def _box(types: dict[str, Any], header: Any, region: Region) -> Any:
 
 
 def _estimate(result: Any) -> Estimate:
-    position, q = result.pose.pose.position, result.pose.pose.orientation
-    R = Rotation.from_quat((q.x, q.y, q.z, q.w)).as_matrix()
-    T = make_pose(R, np.array((position.x, position.y, position.z)))
-    return Estimate(result.hypothesis.score, T, float('nan'))
-
+    return Estimate(result.hypothesis.score, matrix_of(result.pose.pose), float('nan'))

@@ -129,8 +129,8 @@ def player_arguments(options: GraphOptions) -> list[str]:
 def free_domain() -> int:
     """A ROS_DOMAIN_ID that nobody on this machine uses.
 
-    A participant of domain d holds UDP port 7410 + 250 d + 2 k for some small k (RTPS 2.5, 9.6.1.1);
-    above 101 the ports would meet those that Linux gives to everybody.
+    A participant of domain d holds UDP port 7410 + 250 d + 2 k for some small k (RTPS 2.5,
+    9.6.1.1); above 101 the ports would meet those that Linux gives to everybody.
     """
     for _ in range(50):
         domain = random.SystemRandom().randint(1, 101)

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from pose_node.core import metrics
-from pose_node.core.geometry import make_pose
 from pose_node.core.mesh import read_ply
+from pose_node.ros.messages import matrix_of
 
 if TYPE_CHECKING:
     from pose_node.core.bundle import Bundle
@@ -67,7 +66,7 @@ class Judge:
         frame.sigma_mm = 1000.0 * float(np.sqrt(np.trace(covariance[:3, :3])))
         if frame.T_cam_obj is None:
             return
-        T = pose_of(best.pose.pose)
+        T = matrix_of(best.pose.pose)
         frame.add_share = metrics.add(T, frame.T_cam_obj, self._points_obj) / self.diameter_m
         frame.rotation_deg = float(np.degrees(metrics.rotation_error_rad(T, frame.T_cam_obj)))
         frame.translation_mm = 1000.0 * metrics.translation_error_m(T, frame.T_cam_obj)
@@ -90,22 +89,15 @@ class Judge:
 
 def read_frames(bag: BagReader) -> list[Frame]:
     """The frames of a bag with ground truth, in order."""
-    frames = []
+    frames: list[Frame] = []
     for _, message in bag.messages([DETECTIONS_TOPIC]):
         stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
         visible, T = 0.0, None
         if message.detections:
             result = message.detections[0].results[0]
-            visible, T = float(result.hypothesis.score), pose_of(result.pose.pose)
+            visible, T = float(result.hypothesis.score), matrix_of(result.pose.pose)
         frames.append(Frame(len(frames), stamp_ns, visible, T))
     return frames
-
-
-def pose_of(pose: Any) -> np.ndarray:
-    """A geometry_msgs/Pose as (4, 4)."""
-    q, p = pose.orientation, pose.position
-    R = Rotation.from_quat((q.x, q.y, q.z, q.w)).as_matrix()
-    return make_pose(R, np.array((p.x, p.y, p.z)))
 
 
 def _share(frames: list[Frame], holds: Any) -> float:

@@ -8,13 +8,13 @@ PACKAGE = 'pose_node'
 
 
 def data_files():
-    """share/pose_node: launch files, configuration and bundles, folder by folder."""
+    """share/pose_node: launch files, configuration, bundles and the demo bag, by folder."""
     share = Path('share') / PACKAGE
     installed = [
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (str(share), ['package.xml']),
     ]
-    for top in ('launch', 'config', 'bundles'):
+    for top in ('launch', 'config', 'bundles', 'demo'):
         for folder in sorted({path.parent for path in Path(top).rglob('*') if path.is_file()}):
             files = sorted(str(path) for path in folder.iterdir() if path.is_file())
             if folder.name != '__pycache__':
@@ -33,7 +33,18 @@ setup(
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     data_files=data_files(),
     python_requires='>=3.10',
-    install_requires=['setuptools'],
+    # What ROS does not bring; package.xml names the same for rosdep.
+    install_requires=[
+        'setuptools',
+        'numpy>=1.21,<3',
+        'scipy>=1.8,<2',
+        'opencv-python-headless>=4.5.4,<5',
+        'onnxruntime>=1.15,<2',
+        'transforms3d>=0.4,<0.5',
+        'rosbags>=0.10,<0.12',
+        'rich>=12,<16',
+        'PyYAML>=5.4,<7',
+    ],
     zip_safe=True,
     entry_points={
         'console_scripts': [

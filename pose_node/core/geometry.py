@@ -1,14 +1,15 @@
 """Rotations SO(3) and poses SE(3) as matrices, with any leading batch axes.
 
-A pose T_a_b (4, 4) maps points of frame b into frame a. Formulas: Sola et al., "A micro Lie theory for state
-estimation in robotics" (2018), appendix B and D; tangent vectors of SE(3) are (v, w), translation first.
+A pose T_a_b (4, 4) maps points of frame b into frame a. Formulas: Sola et al., "A micro Lie theory
+for state estimation in robotics" (2018), appendices B and D; tangent vectors of SE(3) are (v, w),
+translation first.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-# Below this angle (rad) the series is exact to double precision where the closed form divides zero by zero.
+# Below this angle (rad) the series is exact to double precision; the closed form divides 0 by 0.
 _SMALL = 1e-4
 
 

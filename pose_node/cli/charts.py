@@ -137,7 +137,7 @@ class Plot:
     def upright(self, value: float, label: str, row: int = 0) -> None:
         """A dashed line at a value of x, labelled at its top; rows keep labels apart."""
         x, top = self.x(value), self.y.end
-        near_end = x > self.x.end - 110
+        near_end = x > self.x.start + 0.6 * (self.x.end - self.x.start)
         self._parts.append(f'<path class="mark" d="M{x:.1f} {self.y.start}V{top}"/>')
         at = x - 5 if near_end else x + 5
         self.text(at, top + 10 + 15 * row, label, 'note', 'end' if near_end else 'start')

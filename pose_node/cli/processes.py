@@ -51,7 +51,7 @@ class Processes:
                 env=self._environment,
                 # Ctrl-C reaches this process alone, which then ends the others in good order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, takes no lock
             )
         self._children[name] = child
         return child

@@ -36,7 +36,9 @@ section { margin-top:16px; padding:22px 24px }
 .chart { overflow-x:auto }
 svg { display:block; width:100%; height:auto }
 svg text { font-size:12px; fill:var(--soft); font-variant-numeric:tabular-nums }
-svg .label { font-weight:600 } svg .note { fill:var(--ink) }
+svg .label { font-weight:600 } svg .note { fill:var(--ink); paint-order:stroke;
+  stroke:var(--card); stroke-width:4px; stroke-linejoin:round }
+svg rect { shape-rendering:crispEdges }
 path.grid { stroke:var(--rule) } path.base { stroke:var(--hidden) }
 path.mark { stroke:var(--ink); stroke-dasharray:4 4; opacity:.55 }
 .line { fill:none; stroke-width:1.8 } .line.even { stroke:var(--ink); opacity:.6 }

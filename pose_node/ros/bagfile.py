@@ -143,7 +143,8 @@ class BagWriter:
             self._writer.open()
         except (WriterError, OSError) as error:
             raise PoseNodeError(
-                f'{self.folder} cannot be written ({error}); name a folder that does not exist yet.'
+                f'{self.folder} cannot be written ({error}); '
+                'name a folder that does not exist yet.'
             ) from None
 
     def write(self, topic: str, message_type: str, time_ns: int, message: Any) -> None:
@@ -195,7 +196,7 @@ def learn_type(store: Typestore, message_type: str) -> None:
     """
     if message_type in store.fielddefs:
         return
-    package, name = message_type.split('/')[0], message_type.split('/')[-1]
+    package, _, name = message_type.split('/')
     found: dict[str, Any] = get_types_from_msg(_definition(package, name), message_type)
     for each in _parts(found):
         learn_type(store, each)

@@ -113,7 +113,8 @@ class Player:
             raise PoseNodeError('Name both the topic of pictures and that of their answers.')
         if options.rate < 0.0 or (options.rate == 0.0 and not options.answers):
             raise PoseNodeError(
-                f'The rate is {options.rate:g}; give a positive number, or 0 and a topic of answers.'
+                f'The rate is {options.rate:g}; '
+                'give a positive number, or 0 and a topic of answers.'
             )
 
     def _lacking(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 import sys
 import threading
 import time
@@ -102,7 +103,7 @@ class Recorder:
         from .pictures import decode_image
 
         store = self._writer.store
-        message = store.deserialize_cdr(cdr, IMAGE)
+        message: Any = store.deserialize_cdr(cdr, IMAGE)
         bgr = cv2.cvtColor(decode_image(message), cv2.COLOR_RGB2BGR)
         quality = [cv2.IMWRITE_JPEG_QUALITY, self._options.jpeg_quality]
         _, data = cv2.imencode('.jpg', bgr, quality)
@@ -146,9 +147,8 @@ def stamp_of(cdr: bytes) -> int | None:
     """
     if len(cdr) < 12:
         return None
-    order = 'little' if cdr[1] & 1 else 'big'
-    sec = int.from_bytes(cdr[4:8], order, signed=True)
-    return sec * 1_000_000_000 + int.from_bytes(cdr[8:12], order)
+    sec, nanosec = struct.unpack_from('<iI' if cdr[1] & 1 else '>iI', cdr, 4)
+    return int(sec) * 1_000_000_000 + int(nanosec)
 
 
 def _watch_stdin(stopped: threading.Event) -> None:

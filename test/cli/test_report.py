@@ -104,7 +104,7 @@ def test_says_the_numbers(tmp_path, rng):
     for p in (50, 90, 99):
         assert f'p{p} {np.percentile(latencies, p):.1f} ms' in page.texts
         assert f'{np.percentile(20.0 + np.arange(40), p):.1f}' in page.texts  # the network's row
-    for text in ('98.3 %', '>= 97 %', '37 of 38 frames', '36 of 38 frames', 'in 2 frames',
+    for text in ('98.3 %', '≥ 97 %', '37 of 38 frames', '36 of 38 frames', 'in 2 frames',
                  '97.4 %', '94.7 %', 'diameter 284 mm', 'a machine'):  # fmt: skip
         assert text in page.text, text
     assert page.texts[page.texts.index('False poses') + 1] == '1'

@@ -137,9 +137,9 @@ class BagWriter:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser()
         self.store = typestore()
-        self._writer = Writer(self.folder, version=9, storage_plugin=StoragePlugin.MCAP)
         self._connections: dict[str, Any] = {}
         try:
+            self._writer = Writer(self.folder, version=9, storage_plugin=StoragePlugin.MCAP)
             self._writer.open()
         except (WriterError, OSError) as error:
             raise PoseNodeError(

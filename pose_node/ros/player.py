@@ -60,6 +60,7 @@ class Player:
             for name, topic in self.topics.items()
         }
         self._in_flight = threading.Semaphore(options.window)
+        self._listener: threading.Thread | None = None
 
     def wait_for_subscribers(self) -> None:
         """Return when everybody who shall hear the bag listens; raises PoseNodeError."""
@@ -81,6 +82,13 @@ class Player:
             sent += self._play_once(progress)
         self._wait_until_heard()
         return sent
+
+    def close(self) -> None:
+        """Take the node away. A thread left inside rclpy would abort the process as it ends."""
+        self.stopped.set()
+        if self._listener is not None:
+            self._listener.join()
+        self.node.destroy_node()
 
     def _play_once(self, progress: Callable[[float], None]) -> int:
         options, sent = self._options, 0
@@ -111,11 +119,13 @@ class Player:
             )
         if bool(options.answers) != bool(options.pictures):
             raise PoseNodeError('Name both the topic of pictures and that of their answers.')
-        if options.rate < 0.0 or (options.rate == 0.0 and not options.answers):
+        if not options.rate >= 0.0 or (options.rate == 0.0 and not options.answers):
             raise PoseNodeError(
                 f'The rate is {options.rate:g}; '
                 'give a positive number, or 0 and a topic of answers.'
             )
+        if options.window < 1:
+            raise PoseNodeError(f'The window is {options.window} pictures; give 1 or more.')
 
     def _lacking(self) -> str:
         """Which subscribers are not there yet; '' when all are."""
@@ -160,7 +170,8 @@ class Player:
             while not self.stopped.is_set() and rclpy.ok():
                 rclpy.spin_once(self.node, timeout_sec=0.1)
 
-        threading.Thread(target=spin, daemon=True).start()
+        self._listener = threading.Thread(target=spin, daemon=True)
+        self._listener.start()
 
     def _wait_for_answer(self) -> None:
         """Wait until fewer than `window` pictures are unanswered; raises PoseNodeError."""
@@ -208,8 +219,7 @@ def play(
         except KeyboardInterrupt:
             return 0
         finally:
-            player.stopped.set()
-            player.node.destroy_node()
+            player.close()
 
 
 def _obey(go: threading.Event, stopped: threading.Event) -> None:

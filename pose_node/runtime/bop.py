@@ -7,6 +7,8 @@ The format is that of the BOP challenge (bop_toolkit, docs/bop_datasets_format.m
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -40,7 +42,8 @@ class Truth:
 
     object: int
     T_cam_obj: np.ndarray  # (4, 4) m
-    box_visible_px: tuple[float, ...] | None  # x, y, width, height
+    # x, y, width, height of what is seen of it; of all of it where the data set says no more
+    box_visible_px: tuple[float, ...] | None
     visible: float | None  # share of its pixels
 
 
@@ -70,17 +73,19 @@ class BopDataset:
         """What is to be found: test_targets_bop19.json, else every instance of the split."""
         path = self.folder / 'test_targets_bop19.json'
         if path.is_file():
-            return tuple(
-                Target(t['scene_id'], t['im_id'], t['obj_id'], t.get('inst_count', 1))
-                for t in _read_json(path)
-            )
+            with _as_bop(path):
+                return tuple(
+                    Target(t['scene_id'], t['im_id'], t['obj_id'], t.get('inst_count', 1))
+                    for t in _read_json(path)
+                )
         found: dict[tuple[int, int, int], int] = {}
-        for scene_folder in sorted((self.folder / self.split).iterdir()):
+        for scene_folder in sorted((self.folder / self.split).glob('[0-9]*')):
             scene = int(scene_folder.name)
-            for image, entries in self._scene(scene, 'scene_gt.json').items():
-                for entry in entries:
-                    key = (scene, int(image), entry['obj_id'])
-                    found[key] = found.get(key, 0) + 1
+            with _as_bop(scene_folder / 'scene_gt.json'):
+                for image, entries in self._scene(scene, 'scene_gt.json').items():
+                    for entry in entries:
+                        key = (scene, int(image), entry['obj_id'])
+                        found[key] = found.get(key, 0) + 1
         return tuple(Target(*key, count) for key, count in found.items())
 
     def picture(self, scene: int, image: int) -> np.ndarray:
@@ -99,8 +104,9 @@ class BopDataset:
 
     def camera(self, scene: int, image: int, size: tuple[int, int]) -> Camera:
         """The camera of a picture of `size` (width, height); BOP has no distortion."""
-        entry = self._scene(scene, 'scene_camera.json')[str(image)]
-        return Camera(np.array(entry['cam_K'], np.float64).reshape(3, 3), size)
+        with _as_bop(self._folder(scene) / 'scene_camera.json'):
+            entry = self._scene(scene, 'scene_camera.json')[str(image)]
+            return Camera(np.array(entry['cam_K'], np.float64).reshape(3, 3), size)
 
     def size(self, scene: int, image: int) -> tuple[int, int]:
         """(width, height) of a picture."""
@@ -109,15 +115,17 @@ class BopDataset:
 
     def truths(self, scene: int, image: int) -> tuple[Truth, ...]:
         """All instances of a picture."""
-        entries = self._scene(scene, 'scene_gt.json')[str(image)]
-        infos = self._scene(scene, 'scene_gt_info.json', optional=True).get(str(image))
+        with _as_bop(self._folder(scene) / 'scene_gt_info.json'):
+            infos = self._scene(scene, 'scene_gt_info.json', optional=True).get(str(image))
         found = []
-        for i, entry in enumerate(entries):
-            R = np.array(entry['cam_R_m2c'], np.float64).reshape(3, 3)
-            t = np.array(entry['cam_t_m2c'], np.float64) * _M_PER_MM
-            info = infos[i] if infos else {}
-            box = tuple(info['bbox_visib']) if 'bbox_visib' in info else None
-            found.append(Truth(entry['obj_id'], make_pose(R, t), box, info.get('visib_fract')))
+        with _as_bop(self._folder(scene) / 'scene_gt.json'):
+            for i, entry in enumerate(self._scene(scene, 'scene_gt.json')[str(image)]):
+                R = np.array(entry['cam_R_m2c'], np.float64).reshape(3, 3)
+                t = np.array(entry['cam_t_m2c'], np.float64).reshape(3) * _M_PER_MM
+                info = infos[i] if infos else {}
+                box = info.get('bbox_visib', info.get('bbox_obj'))
+                T_cam_obj, xywh = make_pose(R, t), box and tuple(box)
+                found.append(Truth(entry['obj_id'], T_cam_obj, xywh, info.get('visib_fract')))
         return tuple(found)
 
     @cache  # noqa: B019 (a data set lives as long as the program that reads it)
@@ -125,15 +133,15 @@ class BopDataset:
         """The model of object `number`."""
         folder = self.folder / 'models_eval'
         folder = folder if folder.is_dir() else self.folder / 'models'
-        info = _read_json(folder / 'models_info.json').get(str(number))
-        if info is None:
-            raise PoseNodeError(f'{folder}/models_info.json has no object {number}.')
+        with _as_bop(folder / 'models_info.json'):
+            info = _read_json(folder / 'models_info.json').get(str(number))
+            if info is None:
+                raise PoseNodeError(f'{folder}/models_info.json has no object {number}.')
+            diameter_m = float(info['diameter']) * _M_PER_MM
+            symmetries = Symmetries.from_bop(info)
         mesh = read_ply(folder / f'obj_{number:06d}.ply')
-        return ObjectModel(
-            np.asarray(mesh.vertices, np.float64) * _M_PER_MM,
-            float(info['diameter']) * _M_PER_MM,
-            Symmetries.from_bop(info),
-        )
+        vertices_m = np.asarray(mesh.vertices, np.float64) * _M_PER_MM
+        return ObjectModel(vertices_m, diameter_m, symmetries)
 
     def _folder(self, scene: int) -> Path:
         return self.folder / self.split / f'{scene:06d}'
@@ -157,6 +165,7 @@ class Box:
 
 def read_boxes(path: str | Path) -> tuple[Box, ...]:
     """Detections of a COCO-style list: image_id, category_id, bbox, score and scene_id."""
+    detections = _read_json(Path(path).expanduser())
     try:
         return tuple(
             Box(
@@ -164,9 +173,9 @@ def read_boxes(path: str | Path) -> tuple[Box, ...]:
                 int(d['image_id']),
                 int(d['category_id']),
                 float(d['score']),
-                tuple(map(float, d['bbox'])),  # type: ignore[arg-type]
+                _four(d['bbox']),
             )
-            for d in _read_json(Path(path).expanduser())
+            for d in detections
         )
     except (KeyError, TypeError, ValueError) as error:
         raise PoseNodeError(
@@ -175,14 +184,32 @@ def read_boxes(path: str | Path) -> tuple[Box, ...]:
         ) from None
 
 
+def _four(numbers: Any) -> tuple[float, float, float, float]:
+    x, y, width, height = map(float, numbers)
+    return x, y, width, height
+
+
 def csv_line(target: Target, score: float, T_cam_obj: np.ndarray, seconds: float) -> str:
     """One estimate as a line of a BOP result file: lengths in mm, R by rows."""
     R = ' '.join(repr(float(v)) for v in T_cam_obj[:3, :3].ravel())
     t = ' '.join(repr(float(v) / _M_PER_MM) for v in T_cam_obj[:3, 3])
-    return f'{target.scene},{target.image},{target.object},{score!r},{R},{t},{seconds:.6f}'
+    return f'{target.scene},{target.image},{target.object},{float(score)!r},{R},{t},{seconds:.6f}'
 
 
 CSV_HEADER = 'scene_id,im_id,obj_id,score,R,t,time'
+
+
+@contextmanager
+def _as_bop(path: Path) -> Iterator[None]:
+    """Whatever is missing or of another kind in the JSON file at `path` becomes a sentence."""
+    try:
+        yield
+    except PoseNodeError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise PoseNodeError(
+            f'{path} does not say what BOP files do ({error!r}); copy the data set again.'
+        ) from None
 
 
 def _read_json(path: Path) -> Any:

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         return int(import_module(f'.{options.command}', __name__).run(options))
-    except PoseNodeError as error:
+    except (PoseNodeError, OSError) as error:
         print(f'pose {options.command}: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
 
 def moving(source: str) -> bool:
     """Whether the source is a video or a webcam."""
-    return source.isdigit() or Path(source).suffix.lower() not in PICTURES | {''}
+    path = Path(source).expanduser()
+    return source.isdigit() or not (path.is_dir() or path.suffix.lower() in PICTURES)
 
 
 def frames(source: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -76,7 +77,7 @@ def frames(source: str) -> Iterator[tuple[str, np.ndarray]]:
     path = Path(source).expanduser()
     if not source.isdigit() and not path.exists():
         raise PoseNodeError(f'{source} does not exist; give a picture, folder, video or webcam.')
-    if moving(source) and not path.is_dir():
+    if moving(source):
         capture = cv2.VideoCapture(int(source) if source.isdigit() else str(path))
         if not capture.isOpened():
             raise PoseNodeError(f'{source} cannot be opened as a video; convert it, or check it.')
@@ -104,7 +105,10 @@ def camera_of(options: argparse.Namespace, size: tuple[int, int]) -> Camera:
         return read_calibration(options.camera, size)
     if options.fov is not None and not 1.0 < options.fov < 179.0:
         raise PoseNodeError(f'--fov is {options.fov:g}, wanted degrees between 1 and 179.')
-    f = options.f or width / (2.0 * math.tan(math.radians(options.fov) / 2.0))
+    if options.f is not None:
+        f = options.f
+    else:
+        f = width / (2.0 * math.tan(math.radians(options.fov) / 2.0))
     return Camera(np.array([[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1]]), size)
 
 
@@ -119,7 +123,9 @@ def read_calibration(path: Path, size: tuple[int, int]) -> Camera:
             model=content['distortion_model'],
             picture_size=size,
         )
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+    except PoseNodeError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise PoseNodeError(
             f'{path} is no calibration of ROS ({error!r}); it needs image_width, image_height, '
             'camera_matrix, distortion_model and distortion_coefficients.'

@@ -96,6 +96,11 @@ def boxes_of(
             truths = [t for t in dataset.truths(*key) if t.object == target.object]
             truths.sort(key=lambda t: -(t.visible or 0.0))
             chosen = [(t.box_visible_px, 1.0) for t in truths[: target.count]]
+            if not all(xywh for xywh, _ in chosen):
+                raise PoseNodeError(
+                    f'{dataset.folder} has no boxes of picture {target.image}, scene '
+                    f'{target.scene} (scene_gt_info.json); give a file of them with --boxes.'
+                )
         else:
             found = sorted(detections[(*key, target.object)], key=lambda box: -box.score)
             chosen = [(box.xywh_px, box.score) for box in found[: target.count]]
@@ -191,7 +196,8 @@ def _errors(
             columns['mspd'].append(mspd_px * metrics.MSPD_WIDTH_PX / camera.size[0])
             columns['rotation'].append(metrics.rotation_error_rad(T_est, T_gt))
             columns['translation'].append(metrics.translation_error_m(T_est, T_gt))
-            columns['five'].append(float(metrics.n_deg_n_cm(T_est, T_gt, 5.0, 5.0)))
+            right = metrics.n_deg_n_cm(T_est, T_gt, 5.0, 5.0, symmetries)
+            columns['five'].append(float(right))
     return {name: np.array(values) for name, values in columns.items()}
 
 

@@ -27,8 +27,7 @@ class Frame:
     visible: float  # share of the object's pixels; 0 when it is not in the picture
     T_cam_obj: np.ndarray | None  # the truth
     received_ns: int | None = None  # when the recorder got the picture
-    latency_ms: float | None = None  # from there until it got the answer
-    answered: bool = False
+    answered_ns: int | None = None  # and the answer; which it handles first is chance
     score: float | None = None
     objects: int = 0
     add_share: float | None = None  # ADD over the diameter
@@ -37,6 +36,13 @@ class Frame:
     sigma_mm: float | None = None  # of the position, as the node claims
     nees: float | None = None
     stage_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def latency_ms(self) -> float | None:
+        """From picture to answer, as the recorder received them."""
+        if self.received_ns is None or self.answered_ns is None:
+            return None
+        return (self.answered_ns - self.received_ns) * 1e-6
 
 
 class Judge:
@@ -52,9 +58,7 @@ class Judge:
 
     def take(self, frame: Frame, message: Any, time_ns: int) -> None:
         """Fill in what a Detection3DArray answers to the frame's picture."""
-        frame.answered = True
-        if frame.received_ns is not None:
-            frame.latency_ms = (time_ns - frame.received_ns) * 1e-6
+        frame.answered_ns = time_ns
         frame.objects = len(message.detections)
         results = [d.results[0] for d in message.detections]
         results = [r for r in results if r.hypothesis.class_id == self.object.name]

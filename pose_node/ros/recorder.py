@@ -11,7 +11,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import cv2
+
 from .bagfile import BagWriter
+from .pictures import decode_image
 from .player import message_class
 
 if TYPE_CHECKING:
@@ -98,10 +101,6 @@ class Recorder:
 
     def _to_jpeg(self, cdr: bytes) -> bytes:
         """A raw picture as CompressedImage, the way image_transport writes it."""
-        import cv2
-
-        from .pictures import decode_image
-
         store = self._writer.store
         message: Any = store.deserialize_cdr(cdr, IMAGE)
         bgr = cv2.cvtColor(decode_image(message), cv2.COLOR_RGB2BGR)

@@ -118,7 +118,7 @@ def _growing_radius(D: tuple[float, ...]) -> float:
 
 
 def _first_positive_root(polynomial: Polynomial) -> float:
-    # Coefficients this small bend nothing within the widest radius, and dividing by them overflows.
+    # Coefficients this small bend nothing, and dividing by them overflows.
     roots = polynomial.trim(1e-50).roots()
     real = roots.real[(np.abs(roots.imag) < 1e-9 * np.abs(roots)) & (roots.real > 0.0)]
     return float(real.min(initial=np.inf))

@@ -98,7 +98,8 @@ def manifest(*, locator: bool = True, name: str = OBJECT) -> dict:
         'pose_network': {
             'kind': 'heatmap',
             'file': 'pose.onnx',
-            'object': name,
+            'objects': [name],
+            'object_input': None,
             'input': 'picture',
             'output': 'heatmaps',
             'input_size': list(INPUT_SIZE),
@@ -108,11 +109,15 @@ def manifest(*, locator: bool = True, name: str = OBJECT) -> dict:
             'sigma_px': 1.0,
             'region_scale': 1.3,
             'threshold': 0.2,
-            'covariance_scale': 1.0,
             'min_variance_px2': 0.002,
-            'score': {
-                'bias': 6.0,
-                'weights': {'confidence': 3.0, 'inlier_share': 5.0, 'rms': -0.5},
+            'calibration': {
+                name: {
+                    'covariance_scale': 1.0,
+                    'score': {
+                        'bias': 6.0,
+                        'weights': {'confidence': 3.0, 'inlier_share': 5.0, 'rms': -0.5},
+                    },
+                }
             },
         },
         'locator': {

@@ -14,6 +14,7 @@ from typing import Any
 from pose_node.core.errors import PoseNodeError
 
 from .synth.dataset import DatasetOptions
+from .synth.things import ObjectOptions
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -43,8 +44,8 @@ class Recipe:
     """Everything that makes a bundle."""
 
     name: str
-    object: str  # class name on the robot
     description: str
+    objects: tuple[ObjectOptions, ...]
     dataset: DatasetOptions
     locator_dataset: DatasetOptions
     licence: str = 'Apache-2.0'
@@ -52,7 +53,6 @@ class Recipe:
     keypoints: int = 20
     ship_mesh: bool = True
     locator: bool = True
-    bop_id: int = 0  # object id in BOP files; 0 is none
     pose: FitOptions = field(default_factory=FitOptions)
     locate: FitOptions = field(default_factory=FitOptions)
     path: Path = Path()
@@ -76,9 +76,8 @@ def load_recipe(path: Path) -> Recipe:
             values = tomllib.load(file)
         except tomllib.TOMLDecodeError as error:
             raise PoseNodeError(f'recipe {path} is not TOML: {error}') from None
-    values['locator_dataset'] = _merge(
-        values.get('dataset', {}), values.get('locator_dataset', {})
-    )
+    base = values.setdefault('dataset', {})
+    values['locator_dataset'] = _merge(base, values.get('locator_dataset', {}))
     recipe = _build(Recipe, values, path, 'recipe')
     return dataclasses.replace(recipe, path=path)
 
@@ -114,12 +113,16 @@ def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list):
             raise PoseNodeError(f'{path}: {where} is {value!r}, wanted a list')
+        if dataclasses.is_dataclass(options[0]):
+            return tuple(
+                _build(options[0], each, path, f'{where}[{i}]') for i, each in enumerate(value)
+            )
         if Path in options:
             return tuple(p for pattern in value for p in _glob(pattern, path))
         return tuple(value)
     if hint is float and isinstance(value, int):
         return float(value)
-    if not isinstance(value, hint):
+    if not isinstance(value, typing.get_origin(hint) or hint):
         raise PoseNodeError(f'{path}: {where} is {value!r}, wanted {hint.__name__}')
     return value
 

@@ -78,7 +78,7 @@ def graph_options(
     options: argparse.Namespace, bag: Path, bundle: Bundle, out: Path
 ) -> GraphOptions:
     """What is played and recorded. Every picture is answered, in the bag's own time."""
-    name = bundle.pose_network.object
+    name = bundle.objects[0].name
     topics = (f'{name}/pose', f'{name}/pose_with_covariance', 'markers')
     return GraphOptions(
         bag=bag.resolve(),

@@ -13,15 +13,17 @@ from pose_node.core.errors import PoseNodeError
 from pose_node.ros.bagfile import BagReader, BagWriter
 from pose_node.ros.messages import matrix_of
 
-from .evaluate import Estimate, Estimates
+from .figures import Estimate, Estimates
 from .graph import DETECTIONS, GraphOptions, run_graph
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pose_node.core.camera import Camera
-    from pose_node.runtime.bop import BopDataset, Target
+    from pose_node.runtime.bop import BopDataset
     from pose_node.runtime.preprocess import Region
+
+    from .evaluate import Regions
 
 _FRAME = 'camera_optical_frame'
 _IMAGE, _CAMERA_INFO, _BOXES = '/camera/image_raw', '/camera/camera_info', '/boxes'
@@ -32,8 +34,8 @@ _FIRST_NS = 1_000_000_000
 def through_ros(
     options: argparse.Namespace,
     dataset: BopDataset,
-    targets: list[Target],
-    regions: dict[tuple[int, int], list[Region]],
+    regions: Regions,
+    names: dict[int, str],
 ) -> Estimates:
     """Write the bag, play it through the node, read the poses back from the recording."""
     from rich.progress import Progress
@@ -42,7 +44,8 @@ def through_ros(
     for name in ('input', 'recorded'):
         shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    stamps = write_bag(folder / 'input', dataset, targets, regions)
+    stamps = write_bag(folder / 'input', dataset, regions)
+    most = max(1, *map(len, regions.values()))
     graph = GraphOptions(
         bag=folder / 'input',
         bundle=options.bundle.resolve(),
@@ -52,28 +55,26 @@ def through_ros(
         camera_info=_CAMERA_INFO,
         boxes=_BOXES,
         lossless=True,
-        parameters={'min_score': '0.0', 'threads': str(options.threads)},
+        parameters={
+            'min_score': '0.0',
+            'threads': str(options.threads),
+            'max_objects': str(most),
+        },
     )
     with Progress(transient=True) as progress:
-        bar = progress.add_task('through the ROS graph', total=len(targets))
-        for heard in run_graph(graph, len(targets)):
+        bar = progress.add_task('through the ROS graph', total=len(stamps))
+        for heard in run_graph(graph, len(stamps)):
             if heard.topic == DETECTIONS:
                 progress.advance(bar)
-    return read_poses(folder / 'recorded', stamps)
+    return read_poses(folder / 'recorded', stamps, names)
 
 
-def write_bag(
-    folder: Path,
-    dataset: BopDataset,
-    targets: list[Target],
-    regions: dict[tuple[int, int], list[Region]],
-) -> dict[int, tuple[int, int]]:
+def write_bag(folder: Path, dataset: BopDataset, regions: Regions) -> dict[int, tuple[int, int]]:
     """Pictures (PNG: nothing is lost), cameras and boxes; gives picture by stamp."""
     stamps = {}
     with BagWriter(folder) as bag:
         types = bag.store.types
-        for i, target in enumerate(targets):
-            key = (target.scene, target.image)
+        for i, (key, boxes) in enumerate(regions.items()):
             stamp_ns = _FIRST_NS + i * _PERIOD_NS
             stamps[stamp_ns] = key
             picture = dataset.picture(*key)
@@ -81,7 +82,7 @@ def write_bag(
             header = _header(types, stamp_ns)
             messages = {
                 _CAMERA_INFO: _camera_info(types, header, camera),
-                _BOXES: _boxes(types, header, regions[key]),
+                _BOXES: _boxes(types, header, boxes),
                 f'{_IMAGE}/compressed': _compressed(types, header, picture),
             }
             for topic, message in messages.items():
@@ -89,14 +90,17 @@ def write_bag(
     return stamps
 
 
-def read_poses(folder: Path, stamps: dict[int, tuple[int, int]]) -> Estimates:
+def read_poses(
+    folder: Path, stamps: dict[int, tuple[int, int]], names: dict[int, str]
+) -> Estimates:
     """The recorded detections as estimates; a picture without an answer is an error."""
+    numbers = {name: number for number, name in names.items()}
     estimates: Estimates = {}
     with BagReader(folder) as bag:
         for _, message in bag.messages([DETECTIONS]):
             stamp = message.header.stamp
             key = stamps[stamp.sec * 1_000_000_000 + stamp.nanosec]
-            estimates[key] = [_estimate(each.results[0]) for each in message.detections]
+            estimates[key] = [_estimate(each.results[0], numbers) for each in message.detections]
     missing = len(stamps) - len(estimates)
     if missing:
         raise PoseNodeError(f'{missing} of {len(stamps)} pictures got no answer; see {folder}.')
@@ -180,5 +184,6 @@ def _box(types: dict[str, Any], header: Any, region: Region) -> Any:
     return types['vision_msgs/msg/Detection2D'](header=header, results=[result], bbox=box, id='')
 
 
-def _estimate(result: Any) -> Estimate:
-    return Estimate(result.hypothesis.score, matrix_of(result.pose.pose), float('nan'))
+def _estimate(result: Any, numbers: dict[str, int]) -> Estimate:
+    said = result.hypothesis
+    return Estimate(numbers[said.class_id], said.score, matrix_of(result.pose.pose), float('nan'))

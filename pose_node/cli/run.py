@@ -16,8 +16,9 @@ import yaml
 from pose_node.core.camera import Camera
 from pose_node.core.errors import PoseNodeError
 from pose_node.runtime.draw import draw
-from pose_node.runtime.estimator import EstimatorOptions, FrameResult, PoseEstimator
+from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 from pose_node.runtime.preprocess import Region
+from pose_node.runtime.results import FrameResult
 
 PICTURES = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
 
@@ -50,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
     ):
         regions = None
         if options.box:
-            regions = [Region.from_xywh(estimator.object.name, options.box)]
+            # A box does not say what it shows; the score will.
+            regions = [Region.from_xywh(name, options.box) for name in estimator.objects]
         for name, picture in frames(options.source):
             camera = camera_of(options, (picture.shape[1], picture.shape[0]))
             result = estimator(picture, camera, regions=regions)

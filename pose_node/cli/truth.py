@@ -49,7 +49,7 @@ class Judge:
     """Measures answers on the bundle's own mesh."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.object = bundle.object(bundle.pose_network.object)
+        self.object = bundle.objects[0]
         self.diameter_m = self.object.diameter_m
         mesh = self.object.mesh
         self._points_obj = (

@@ -28,9 +28,11 @@ def run(options: argparse.Namespace) -> int:
             read_ply(bundle.read(each.mesh))
     picture = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     camera = Camera(np.array([[600.0, 0, 319.5], [0, 600, 239.5], [0, 0, 1]]), (640, 480))
-    region = Region(bundle.pose_network.object, (319.5, 239.5), (200.0, 200.0))
+    regions = [
+        Region(name, (319.5, 239.5), (200.0, 200.0)) for name in bundle.pose_network.objects
+    ]
     with PoseEstimator(bundle, options.backend) as estimator:
-        result = estimator(picture, camera, regions=[region])
+        result = estimator(picture, camera, regions=regions)
     names = ', '.join(each.name for each in bundle.objects)
     size = sum(file.bytes for file in bundle.manifest.files.values()) / 1e6
     print(f'{bundle.name}: {len(bundle.manifest.files)} files, {size:.1f} MB, hashes right')

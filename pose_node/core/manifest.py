@@ -41,6 +41,7 @@ class ObjectSpec:
     keypoints_obj_m: np.ndarray  # (K, 3)
     symmetries: Symmetries
     mesh: str | None  # a PLY file in metres
+    bop_id: int | None = None  # its number in BOP files
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,20 @@ class ScoreSpec:
 
 
 @dataclass(frozen=True)
+class CalibrationSpec:
+    """What was measured of the network's answers for one object."""
+
+    covariance_scale: float
+    score: ScoreSpec
+
+
+@dataclass(frozen=True)
 class HeatmapSpec:
-    """A network that draws one map per keypoint of one object, over a square crop round it."""
+    """A network that draws one map per keypoint of an object, over a square crop round it."""
 
     file: str
-    object: str
+    objects: tuple[str, ...]
+    object_input: str | None  # the input (N,) int64 that says which of `objects` each crop shows
     input: str
     output: str
     input_size: tuple[int, int]  # width, height
@@ -66,9 +76,8 @@ class HeatmapSpec:
     sigma_px: float  # width of the target Gaussian, map pixels
     region_scale: float  # side of the crop / longer side of the region
     threshold: float  # a keypoint counts when max(map) >= threshold * max(all maps)
-    covariance_scale: float
     min_variance_px2: float  # map px²
-    score: ScoreSpec
+    calibration: Mapping[str, CalibrationSpec]  # of every object
     kind: str = 'heatmap'
 
     @property
@@ -165,6 +174,7 @@ def _object(fields: Fields) -> ObjectSpec:
     keypoints = fields.array('keypoints_obj_m', (None, 3))
     mesh = None if fields.absent('mesh') else fields.text('mesh', _FILE)
     symmetries = _symmetries(fields)
+    bop_id = None if fields.absent('bop_id') else fields.whole('bop_id', at_least=1)
     fields.done()
 
     low, high = bounds
@@ -186,7 +196,7 @@ def _object(fields: Fields) -> ObjectSpec:
         )
     if (keypoints < low - diameter_m).any() or (keypoints > high + diameter_m).any():
         fields.fail('keypoints_obj_m', 'lies far outside bounds_obj_m', 'give both in metres')
-    return ObjectSpec(name, diameter_m, bounds, keypoints, symmetries, mesh)
+    return ObjectSpec(name, diameter_m, bounds, keypoints, symmetries, mesh, bop_id)
 
 
 def _symmetries(fields: Fields) -> Symmetries:
@@ -232,16 +242,30 @@ def _pose_network(fields: Fields) -> HeatmapSpec:
             f'is {kind!r}, and this version knows {", ".join(KINDS)}',
             'use a newer release of pose_node for this bundle',
         )
-    score = fields.fields('score')
-    weights = score.fields('weights')
+    objects = fields.texts('objects')
+    calibration = fields.fields('calibration')
     spec = HeatmapSpec(
         **_common(fields),
-        object=fields.text('object', _NAME),
+        objects=objects,
+        object_input=None if fields.absent('object_input') else fields.text('object_input'),
         output=fields.text('output'),
         sigma_px=fields.number('sigma_px', above=0.0),
         region_scale=fields.number('region_scale', above=0.0, at_most=10.0),
-        covariance_scale=fields.number('covariance_scale', above=0.0),
         min_variance_px2=fields.number('min_variance_px2', above=0.0),
+        calibration={name: _calibration(calibration.fields(name)) for name in objects},
+    )
+    calibration.done()
+    fields.done()
+    if len(objects) > 1 and spec.object_input is None:
+        fields.fail('object_input', 'is missing', 'name the input that says which object it is')
+    return spec
+
+
+def _calibration(fields: Fields) -> CalibrationSpec:
+    score = fields.fields('score')
+    weights = score.fields('weights')
+    spec = CalibrationSpec(
+        covariance_scale=fields.number('covariance_scale', above=0.0),
         score=ScoreSpec(
             bias=score.number('bias'),
             weights={
@@ -302,7 +326,7 @@ def _cross_check(manifest: Manifest, top: Fields) -> None:
     names = [each.name for each in manifest.objects]
     if not names or len(set(names)) < len(names):
         top.fail('objects', f'names {names}', 'give at least one object, each name once')
-    used: dict[str, tuple[str, ...]] = {'pose_network.object': (manifest.pose_network.object,)}
+    used: dict[str, tuple[str, ...]] = {'pose_network.objects': manifest.pose_network.objects}
     files: dict[str, str | None] = {'pose_network.file': manifest.pose_network.file}
     for i, each in enumerate(manifest.objects):
         files[f'objects[{i}].mesh'] = each.mesh
@@ -318,6 +342,15 @@ def _cross_check(manifest: Manifest, top: Fields) -> None:
                 top.fail(key, f'names {value!r}', f'name one of the objects: {", ".join(names)}')
         if not values or len(set(values)) < len(values):
             top.fail(key, f'is {list(values)}', 'name at least one object, and each once')
+    counts = {
+        len(each.keypoints_obj_m)
+        for each in manifest.objects
+        if each.name in manifest.pose_network.objects
+    }
+    if len(counts) > 1:
+        top.fail(
+            'objects', f'have {sorted(counts)} keypoints', 'one network draws as many for all'
+        )
     for key, file in files.items():
         if file is not None and file not in manifest.files:
             top.fail(key, f'is {file!r}, which "files" does not list', 'export the bundle again')

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pose_node.core.bundle import Bundle
     from pose_node.core.manifest import ObjectSpec
-    from pose_node.runtime.estimator import ObjectPose
+    from pose_node.runtime.results import ObjectPose
 
 _BODY = (0.35, 0.85, 0.45, 0.6)  # RGBA; see-through, so that a cloud or picture behind shows
 _AXES = ((0.94, 0.2, 0.2, 1.0), (0.2, 0.8, 0.2, 1.0), (0.25, 0.4, 1.0, 1.0))

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pose_node.core.bundle import Bundle
-    from pose_node.runtime.estimator import ObjectPose
+    from pose_node.runtime.results import ObjectPose
 
 
 def stamp_ns(stamp: Any) -> int:
@@ -148,10 +148,11 @@ def camera_of(info: Any, picture_size: tuple[int, int], *, rectified: bool) -> C
 def regions_of(message: Any, bundle: Bundle) -> tuple[list[Region], int]:
     """Regions out of a vision_msgs/Detection2DArray, and how many boxes could not be used.
 
-    A box without a class is taken for the bundle's object; boxes of things it does not know are
-    passed over; boxes with NaN or without size are unusable.
+    A box without a class is taken for the bundle's object, if it has but one; boxes of things it
+    does not know are passed over; boxes with NaN or without size are unusable.
     """
-    names = {each.name for each in bundle.objects}
+    names = bundle.pose_network.objects
+    only = names[0] if len(names) == 1 else ''
     regions, unusable = [], 0
     for detection in message.detections:
         best = max(
@@ -159,7 +160,7 @@ def regions_of(message: Any, bundle: Bundle) -> tuple[list[Region], int]:
             key=lambda hypothesis: hypothesis.score,
             default=None,
         )
-        name = (best.class_id if best is not None else '') or bundle.pose_network.object
+        name = (best.class_id if best is not None else '') or only
         if name not in names:
             continue
         center = detection.bbox.center

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pose_node.core.bundle import Bundle
     from pose_node.core.camera import Camera
-    from pose_node.runtime.estimator import FrameResult, ObjectPose
+    from pose_node.runtime.results import FrameResult, ObjectPose
 
     from .parameters import Parameters
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pose_node.core.bundle import Bundle
     from pose_node.core.camera import Camera
 
-    from .estimator import FrameResult, ObjectPose
+    from .results import FrameResult, ObjectPose
 
 Color = tuple[int, int, int]
 

@@ -14,12 +14,13 @@ from pose_node.core import heatmap
 from pose_node.core.bundle import Bundle
 from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import apply
-from pose_node.core.pnp import PnpOptions, PnpStatus, solve_pnp
+from pose_node.core.pnp import PnpOptions, solve_pnp
 
 from .backends import open_backend
 from .locate import Locator
 from .networks import check_outputs
 from .preprocess import Region, crop, map_to_picture, to_tensor
+from .results import FrameResult, ObjectPose, nothing
 from .score import score, score_features
 
 if TYPE_CHECKING:
@@ -48,36 +49,6 @@ class EstimatorOptions:
     pnp: PnpOptions = field(default_factory=PnpOptions)
 
 
-@dataclass(frozen=True, eq=False)
-class ObjectPose:
-    """Where one object is, how sure that is, and what it was computed from."""
-
-    object: str
-    instance: int  # 0 for the best of its kind in this picture
-    score: float  # 0..1
-    T_cam_obj: np.ndarray  # (4, 4), NaN when there is no pose at all
-    covariance: np.ndarray  # (6, 6) x, y, z, rx, ry, rz in the axes of the camera frame
-    reprojection_rms_px: float
-    inliers: int
-    keypoints_px: np.ndarray  # (K, 2) picture px
-    covariances_px: np.ndarray  # (K, 2, 2) picture px²
-    confidences: np.ndarray  # (K,)
-    region: Region
-    status: PnpStatus
-    features: dict[str, float]  # what the score was computed from
-
-
-@dataclass(frozen=True)
-class FrameResult:
-    """What was found in one picture."""
-
-    poses: tuple[ObjectPose, ...]  # the surest first
-    rejected: tuple[ObjectPose, ...]  # no pose, too low a score, or the same thing again
-    regions: tuple[Region, ...]
-    stage_ms: dict[str, float]  # locate, preprocess, network, decode, pnp
-    stamp_ns: int = 0
-
-
 class PoseEstimator:
     """Holds the networks of one bundle, open.
 
@@ -94,10 +65,12 @@ class PoseEstimator:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         self.options = options or EstimatorOptions()
         spec = self.spec = self.bundle.pose_network
-        self.object = self.bundle.object(spec.object)
+        self.objects = {name: self.bundle.object(name) for name in spec.objects}
+        # One number for all objects: bundle.json holds nothing else.
+        self.keypoints = len(self.objects[spec.objects[0]].keypoints_obj_m)
         self._network = open_backend(backend, self.bundle.read(spec.file), self.options.threads)
         width, height = spec.map_size
-        shape = (len(self.object.keypoints_obj_m), height, width)
+        shape = (self.keypoints, height, width)
         check_outputs(self._network, spec, {spec.output: shape})
         self.locator: Locator | None = None
         if self.bundle.locator is not None:
@@ -107,7 +80,6 @@ class PoseEstimator:
             self.locator = Locator(network, self.bundle.locator, self.options.max_objects)
         self._decode = heatmap.DecodeOptions(
             threshold=spec.threshold,
-            scale=spec.covariance_scale,
             min_variance_px2=spec.min_variance_px2,
         )
 
@@ -132,7 +104,7 @@ class PoseEstimator:
         again = [i for i, pose in enumerate(poses) if pose.score >= self.options.second_look]
         fitting = [self._region_of(poses[i], camera, picture) for i in again]
         for i, pose in zip(again, self._look(picture, camera, fitting, stage_ms)):
-            if _stands(pose):
+            if pose.stands:
                 poses[i] = replace(pose, region=poses[i].region)  # the one that was asked for
         accepted, rejected = self._judge(poses)
         return FrameResult(accepted, rejected, tuple(found), stage_ms, stamp_ns)
@@ -152,10 +124,13 @@ class PoseEstimator:
             looked_at = [region for region, good in zip(regions, usable) if good]
             tensor, maps_to_picture = self._crops(picture, looked_at)
         with _timed(stage_ms, 'network'):
-            maps = self._maps(tensor)
+            maps = self._maps(tensor, looked_at)
         with _timed(stage_ms, 'decode'):
             keypoints = heatmap.decode(maps, self.spec.sigma_px, self._decode)
             points_px, covariances_px = _to_picture(keypoints, maps_to_picture)
+            calibration = [self.spec.calibration[region.object] for region in looked_at]
+            scales = np.array([each.covariance_scale for each in calibration])
+            covariances_px *= scales[:, None, None, None]
         with _timed(stage_ms, 'pnp'):
             solved = iter(
                 [
@@ -164,13 +139,15 @@ class PoseEstimator:
                 ]
             )
         return [
-            next(solved) if good else self._nothing(region)
+            next(solved) if good else nothing(region, self.keypoints)
             for region, good in zip(regions, usable)
         ]
 
     def _region_of(self, pose: ObjectPose, camera: Camera, picture: np.ndarray) -> Region:
         """The box round the object's keypoints as the pose puts them; the old one if it cannot."""
-        points_px = camera.project(apply(pose.T_cam_obj, self.object.keypoints_obj_m))
+        points_px = camera.project(
+            apply(pose.T_cam_obj, self.objects[pose.object].keypoints_obj_m)
+        )
         if not np.isfinite(points_px).all():
             return pose.region
         low, high = points_px.min(axis=0), points_px.max(axis=0)
@@ -219,7 +196,7 @@ class PoseEstimator:
     def _regions(self, picture: np.ndarray, regions: Sequence[Region] | None) -> list[Region]:
         if regions is None:
             regions = self.locator(picture) if self.locator else ()
-        known = [region for region in regions if region.object == self.spec.object]
+        known = [region for region in regions if region.object in self.objects]
         known.sort(key=lambda region: -region.score)
         return known[: self.options.max_objects]
 
@@ -236,11 +213,15 @@ class PoseEstimator:
             affines[i] = map_to_picture(A, spec.stride)
         return to_tensor(pictures, spec.mean, spec.std), affines
 
-    def _maps(self, tensor: np.ndarray) -> np.ndarray:
+    def _maps(self, tensor: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
+        spec = self.spec
         if not len(tensor):
-            width, height = self.spec.map_size
-            return np.zeros((0, len(self.object.keypoints_obj_m), height, width), np.float32)
-        return self._network({self.spec.input: tensor})[self.spec.output]
+            width, height = spec.map_size
+            return np.zeros((0, self.keypoints, height, width), np.float32)
+        inputs = {spec.input: tensor}
+        if spec.object_input is not None:
+            inputs[spec.object_input] = np.array([spec.objects.index(r.object) for r in regions])
+        return self._network(inputs)[spec.output]
 
     def _pose(
         self,
@@ -253,7 +234,7 @@ class PoseEstimator:
     ) -> ObjectPose:
         """The pose of region i from its keypoints, already in picture pixels."""
         counts = keypoints.counts[i]
-        points_obj = self.object.keypoints_obj_m
+        points_obj = self.objects[region.object].keypoints_obj_m
         estimate = solve_pnp(
             points_obj[counts], points_px[counts], covariances_px[counts], camera, self.options.pnp
         )
@@ -265,7 +246,9 @@ class PoseEstimator:
         return ObjectPose(
             object=region.object,
             instance=0,
-            score=score(features, self.spec.score) if estimate.ok else 0.0,
+            score=score(features, self.spec.calibration[region.object].score)
+            if estimate.ok
+            else 0.0,
             T_cam_obj=estimate.T_cam_obj,
             covariance=estimate.covariance,
             reprojection_rms_px=estimate.reprojection_rms_px,
@@ -278,49 +261,25 @@ class PoseEstimator:
             features=features,
         )
 
-    def _nothing(self, region: Region) -> ObjectPose:
-        """What is said of a region that cannot be looked at."""
-        count = len(self.object.keypoints_obj_m)
-        confidences, inliers = np.zeros(count), np.zeros(count, bool)
-        points_px, covariances_px = np.full((count, 2), np.nan), np.full((count, 2, 2), np.nan)
-        return ObjectPose(
-            object=region.object,
-            instance=0,
-            score=0.0,
-            T_cam_obj=np.full((4, 4), np.nan),
-            covariance=np.full((6, 6), np.nan),
-            reprojection_rms_px=math.nan,
-            inliers=0,
-            keypoints_px=points_px,
-            covariances_px=covariances_px,
-            confidences=confidences,
-            region=region,
-            status=PnpStatus.TOO_FEW_POINTS,
-            features=score_features(confidences, inliers, points_px, covariances_px),
-        )
-
     def _judge(
         self, poses: Sequence[ObjectPose]
     ) -> tuple[tuple[ObjectPose, ...], tuple[ObjectPose, ...]]:
         """Accepted and rejected poses, each the surest first."""
         accepted: list[ObjectPose] = []
         rejected: list[ObjectPose] = []
-        nearest_m = _SAME_PLACE * self.object.diameter_m
         for pose in sorted(poses, key=lambda pose: -pose.score):
             place = pose.T_cam_obj[:3, 3]
+            nearest_m = _SAME_PLACE * self.objects[pose.object].diameter_m
             again = any(
-                np.linalg.norm(place - other.T_cam_obj[:3, 3]) < nearest_m for other in accepted
+                np.linalg.norm(place - other.T_cam_obj[:3, 3]) < nearest_m
+                for other in accepted
+                if other.object == pose.object
             )
-            good = _stands(pose) and pose.score >= self.options.min_score and not again
+            good = pose.stands and pose.score >= self.options.min_score and not again
             group = accepted if good else rejected
-            group.append(replace(pose, instance=len(group)))
+            kin = sum(other.object == pose.object for other in group)
+            group.append(replace(pose, instance=kin))
         return tuple(accepted), tuple(rejected)
-
-
-def _stands(pose: ObjectPose) -> bool:
-    """Whether the pose solver gave an answer, in numbers."""
-    ok = pose.status in (PnpStatus.OK, PnpStatus.AMBIGUOUS)
-    return ok and bool(np.isfinite(pose.T_cam_obj).all() and np.isfinite(pose.covariance).all())
 
 
 def _usable(region: Region, picture: np.ndarray, region_scale: float) -> bool:

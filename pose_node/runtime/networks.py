@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pose_node.core.errors import PoseNodeError
+from pose_node.core.manifest import HeatmapSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pose_node.core.manifest import HeatmapSpec, LocatorSpec
+    from pose_node.core.manifest import LocatorSpec
 
     from .backends import Backend
 
@@ -26,7 +27,10 @@ def check_outputs(
     one picture only. It also warms the runtime up, which allocates on its first call.
     """
     width, height = spec.input_size
-    outputs = backend({spec.input: np.zeros((2, 3, height, width), np.float32)})
+    inputs = {spec.input: np.zeros((2, 3, height, width), np.float32)}
+    if isinstance(spec, HeatmapSpec) and spec.object_input is not None:
+        inputs[spec.object_input] = np.array([0, len(spec.objects) - 1])
+    outputs = backend(inputs)
     for name, shape in shapes.items():
         if name not in outputs:
             raise PoseNodeError(

@@ -59,7 +59,8 @@ def test_what_was_written_is_read(folder):
     network = bundle.pose_network
     assert network.kind == 'heatmap' and network.map_size == (32, 32)
     assert network.mean == (128.0, 128.0, 128.0) and network.stride == 4
-    assert network.score.weights == {'confidence': 3.0, 'inlier_share': 5.0, 'rms': -0.5}
+    score = network.calibration['dots'].score
+    assert score.weights == {'confidence': 3.0, 'inlier_share': 5.0, 'rms': -0.5}
     assert bundle.locator is not None and bundle.locator.map_size == (40, 30)
     assert bundle.locator.centers == 'centers' and bundle.locator.objects == (OBJECT,)
     assert bundle.manifest.training is None
@@ -197,7 +198,7 @@ def thing(key: str, value):
         (set_at('name', '../evil'), 'must match'),
         (set_at('objects', []), 'objects names'),
         (set_at('objects', {}), 'write a list'),
-        (thing('name', 'other'), "pose_network.object names 'dots'; name one of the .*other"),
+        (thing('name', 'other'), "pose_network.objects names 'dots'; name one of the .*other"),
         (thing('diameter_m', 200.0), 'give it in metres, not in millimetres'),
         (thing('diameter_m', 0.05), r'diameter_m is 0.05, and in bounds_obj_m fit'),
         (thing('diameter_m', -1.0), 'finite number above 0'),
@@ -231,9 +232,12 @@ def thing(key: str, value):
         (network('stride', 4.0), 'a whole number from 1 on'),
         (network('sigma_px', 0), 'finite number above 0'),
         (network('threshold', 1.5), 'finite number above 0 up to 1'),
-        (network('covariance_scale', True), 'finite number above 0'),
-        (network('score', {'bias': 0.0}), r'score\.weights is missing'),
-        (network('score/weights/luck', 7.0), r'weights\.luck is a key this version'),
+        (network('calibration/dots/covariance_scale', True), 'finite number above 0'),
+        (network('calibration/dots/score', {'bias': 0.0}), r'score\.weights is missing'),
+        (network('calibration/dots/score/weights/luck', 7), r'weights\.luck is a key this'),
+        (network('calibration/cup', {}), r'calibration\.cup is a key this version'),
+        (network('objects', ['dots', 'dots']), 'object_input is missing'),
+        (thing('bop_id', 0), 'a whole number from 1 on'),
         (set_at('locator/objects', []), 'at least one object'),
         (set_at('locator/objects', ['dots', 'dots']), 'each once'),
         (set_at('locator/objects', ['cup']), "names 'cup'"),

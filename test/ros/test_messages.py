@@ -39,7 +39,7 @@ def bundle(*names: str):
     return SimpleNamespace(
         objects=tuple(objects.values()),
         object=objects.__getitem__,
-        pose_network=SimpleNamespace(object=names[0]),
+        pose_network=SimpleNamespace(objects=names),
     )
 
 
@@ -194,7 +194,7 @@ def test_regions_of_boxes():
             box('mug', theta=math.pi / 2),
         ]
     )
-    regions, unusable = messages.regions_of(message, bundle('mug', 'pot'))
+    regions, unusable = messages.regions_of(message, bundle('mug'))
     assert unusable == 3
     assert [region.object for region in regions] == ['mug'] * 4
     assert [region.score for region in regions] == [0.25, 1.0, 0.5, 0.5]

@@ -59,7 +59,9 @@ class World:
         self.looked_at = []
         self.found = ('a pose',)
         spec = SimpleNamespace(name='mug')
-        self.bundle = SimpleNamespace(objects=(spec,), pose_network=SimpleNamespace(object='mug'))
+        self.bundle = SimpleNamespace(
+            objects=(spec,), pose_network=SimpleNamespace(objects=('mug',))
+        )
         self.processor = Processor(
             estimator=self,
             cameras=self,

@@ -12,8 +12,9 @@ from known_bundle import draw_scene, make_bundle
 
 from pose_node.core.camera import Camera
 from pose_node.runtime.draw import AXES, BOX, box_edges, draw, sigma_text
-from pose_node.runtime.estimator import FrameResult, PoseEstimator
+from pose_node.runtime.estimator import PoseEstimator
 from pose_node.runtime.preprocess import Region
+from pose_node.runtime.results import FrameResult
 
 CAMERA = Camera(
     K=np.array([[600.0, 0, 320], [0, 600.0, 240], [0, 0, 1]]), size=(640, 480), model='none', D=()

@@ -331,7 +331,7 @@ def test_covariance_scale_reaches_the_pose(rng, tmp_path, bundle):
     """Four times the keypoints' covariance is four times the pose's."""
     files = {name: bundle.read(name) for name in bundle.manifest.files}
     data = manifest()
-    data['pose_network']['covariance_scale'] = 4.0
+    data['pose_network']['calibration'][OBJECT]['covariance_scale'] = 4.0
     write_bundle(tmp_path / 'b', data, files)
     picture = draw_scene(PLAIN, random_pose(rng))
     with PoseEstimator(bundle) as one, PoseEstimator(tmp_path / 'b') as four:
@@ -356,7 +356,7 @@ def test_features_are_those_of_the_keypoints_that_were_used(rng, estimator, bund
 
 def test_features_make_the_score(rng, estimator, bundle):
     pose = only(estimator(draw_scene(PLAIN, random_pose(rng)), PLAIN))
-    spec = bundle.pose_network.score
+    spec = bundle.pose_network.calibration[OBJECT].score
     x = spec.bias + sum(spec.weights[name] * pose.features[name] for name in spec.weights)
     assert pose.score == pytest.approx(1 / (1 + np.exp(-x)))
     assert pose.features['inlier_share'] == pose.inliers / 12
@@ -380,3 +380,56 @@ def test_second_look_mends_a_crop_that_sits_badly(rng, bundle):
                 poses = result.poses + result.rejected
                 found.append(min(metrics.translation_error_m(p.T_cam_obj, T) for p in poses))
     assert np.mean(errors[0.02]) < 0.7 * np.mean(errors[1.0])
+
+
+def _serve_two(model: onnx.ModelProto) -> bytes:
+    """The known network with an input that says which object: for the second, the maps are drawn
+    in reverse order.
+    """
+    graph, node = model.graph, onnx.helper.make_node
+    for each in graph.node:
+        each.output[:] = ['forward' if name == 'heatmaps' else name for name in each.output]
+    constants = {'one': [1], 'axes': [1, 2, 3], 'starts': [-1], 'ends': [-1000], 'channel': [1]}
+    for name, values in {**constants, 'steps': [-1]}.items():
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), name))
+    graph.node.extend(
+        [
+            node('Slice', ['forward', 'starts', 'ends', 'channel', 'steps'], ['reverse']),
+            node('Equal', ['object', 'one'], ['second']),
+            node('Unsqueeze', ['second', 'axes'], ['which']),
+            node('Where', ['which', 'reverse', 'forward'], ['heatmaps']),
+        ]
+    )
+    graph.input.append(onnx.helper.make_tensor_value_info('object', onnx.TensorProto.INT64, ['N']))
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def test_one_network_serves_two_objects(rng, tmp_path, bundle):
+    """Every crop is looked at as the object its region names; each kind has its own instances."""
+    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    files['pose.onnx'] = _serve_two(onnx.load_from_string(files['pose.onnx']))
+    data = manifest()
+    network = data['pose_network']
+    reverse = np.array(data['objects'][0]['keypoints_obj_m'])[::-1]
+    data['objects'].append({**data['objects'][0], 'name': 'stod', 'keypoints_obj_m': reverse})
+    network.update(objects=[OBJECT, 'stod'], object_input='object')
+    network['calibration']['stod'] = {
+        **network['calibration'][OBJECT], 'covariance_scale': 4.0,
+    }  # fmt: skip
+    write_bundle(tmp_path / 'b', data, files)
+    T = random_pose(rng)
+    picture = draw_scene(PLAIN, T)
+    center = tuple(PLAIN.project(T[None, :3, 3])[0].tolist())
+    regions = [Region(name, center, (150.0, 150.0)) for name in ('stod', OBJECT, 'cup', 'stod')]
+    with PoseEstimator(tmp_path / 'b') as estimator:
+        result = estimator(picture, PLAIN, regions=regions)
+    found = {pose.object: pose for pose in result.poses}
+    assert set(found) == {OBJECT, 'stod'} and len(result.poses) == 2
+    assert [pose.instance for pose in result.poses] == [0, 0]
+    assert [pose.object for pose in result.rejected] == ['stod']  # the same thing again
+    np.testing.assert_allclose(found['stod'].T_cam_obj, found[OBJECT].T_cam_obj, atol=1e-5)
+    np.testing.assert_allclose(found['stod'].keypoints_px[::-1], found[OBJECT].keypoints_px)
+    np.testing.assert_allclose(
+        found['stod'].covariances_px[::-1], 4.0 * found[OBJECT].covariances_px
+    )

@@ -13,14 +13,15 @@ from pose_node.core.errors import PoseNodeError
 from training.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[2] / 'config' / 'recipes'
-HEAD = 'name = "x"\nobject = "x"\ndescription = "x"\n'
+HEAD = 'name = "x"\ndescription = "x"\n'
+OBJECT = '[[objects]]\nname = "x"\nmesh = "m.ply"\n'
 
 
 def test_shipped_recipes_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every recipe in config/recipes, with its environment variables set."""
     models = tmp_path / 'lmo' / 'models'
     models.mkdir(parents=True)
-    for number in (1, 5, 6, 9, 10, 11, 12):
+    for number in (1, 5, 6, 8, 9, 10, 11, 12):
         (models / f'obj_{number:06d}.ply').touch()
     monkeypatch.setenv('POSE_NODE_REAL', str(tmp_path))
     monkeypatch.setenv('POSE_NODE_BACKGROUNDS', str(tmp_path))
@@ -32,10 +33,10 @@ def test_shipped_recipes_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def test_locator_inherits_the_data_set(tmp_path: Path) -> None:
     """[locator_dataset] holds only what differs from [dataset]."""
-    text = HEAD + '[dataset]\nmesh = "m.ply"\n[dataset.scene]\nroll_deg = [-1, 1]\n'
+    text = HEAD + OBJECT + '[dataset.scene]\nroll_deg = [-1, 1]\n'
     text += '[locator_dataset]\ninput_size = [96, 64]\n[locator_dataset.scene]\nnegatives = 0.5\n'
     recipe = _load(tmp_path, text)
-    assert recipe.locator_dataset.mesh == (tmp_path / 'm.ply').resolve()
+    assert recipe.objects[0].mesh == (tmp_path / 'm.ply').resolve()
     assert recipe.locator_dataset.input_size == (96, 64)
     assert recipe.locator_dataset.scene.roll_deg == (-1, 1)
     assert recipe.locator_dataset.scene.negatives == 0.5
@@ -45,13 +46,14 @@ def test_locator_inherits_the_data_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('text', 'sentence'),
     [
-        (HEAD + 'sed = 1\n[dataset]\nmesh = "m.ply"\n', "no key 'sed'"),
-        (HEAD + '[dataset]\nmesh = "m.ply"\n[dataset.scene]\nrol = 1\n', "no key 'rol'"),
-        (HEAD + '[dataset]\nmesh = "$POSE_NODE_NOT_SET/m.ply"\n', 'not set'),
-        (HEAD + '[dataset]\n', 'incomplete'),
-        (HEAD + '[dataset]\nmesh = "m.ply"\ninput_size = 3\n', 'wanted a list'),
-        (HEAD + '[dataset]\nmesh = "m.ply"\ndistractor_meshes = ["none/*.ply"]\n', 'matches no'),
-        (HEAD + 'seed = "one"\n[dataset]\nmesh = "m.ply"\n', 'wanted int'),
+        (HEAD + 'sed = 1\n' + OBJECT, "no key 'sed'"),
+        (HEAD + OBJECT + '[dataset.scene]\nrol = 1\n', "no key 'rol'"),
+        (HEAD + OBJECT.replace('m.ply', '$POSE_NODE_NOT_SET/m.ply'), 'not set'),
+        (HEAD, 'incomplete'),
+        (HEAD + '[[objects]]\nname = "x"\n', r'objects\[0\] is incomplete'),
+        (HEAD + OBJECT + '[dataset]\ninput_size = 3\n', 'wanted a list'),
+        (HEAD + OBJECT + '[dataset]\ndistractor_meshes = ["none/*.ply"]\n', 'matches no'),
+        (HEAD + 'seed = "one"\n' + OBJECT, 'wanted int'),
         ('name = \n', 'not TOML'),
     ],
 )

@@ -21,7 +21,6 @@ from pose_node.runtime.preprocess import crop as runtime_crop
 from pose_node.runtime.preprocess import letterbox as runtime_letterbox
 from training.recipe import load_recipe
 from training.steps.feed import locator_targets, pose_targets
-from training.steps.fit import keypoints_of
 from training.synth.dataset import Dataset, letterbox, square_region
 from training.synth.keypoints import farthest_points
 from training.synth.mesh import PRIMITIVES, Mesh, load_mesh, primitive, simplified
@@ -46,7 +45,7 @@ def renderer() -> Renderer:
 def dataset() -> Dataset:
     """The tiny recipe's samples."""
     recipe = load_recipe(RECIPES / 'tiny.toml')
-    return Dataset(recipe.dataset, keypoints_of(recipe), 5)
+    return Dataset(recipe.dataset, recipe.objects, recipe.keypoints, 5)
 
 
 def test_coordinates_hit_the_pixel_they_are_drawn_in(
@@ -90,7 +89,7 @@ def test_keypoints_lie_where_the_camera_sees_them(dataset: Dataset) -> None:
     """Labels are projections of the mesh's own vertices through K and the crop."""
     for number in range(20):
         sample = dataset.crop(number)
-        points = apply(sample.scene.T_cam_obj, dataset.keypoints_obj)
+        points = apply(sample.scene.T_cam_obj, dataset.things[0].keypoints_obj)
         seen, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), sample.scene.K, None)
         in_crop = seen[:, 0] @ sample.T_net_px[:2, :2].T + sample.T_net_px[:2, 2]
         np.testing.assert_allclose(sample.keypoints_px, in_crop, atol=1e-6)
@@ -124,7 +123,7 @@ def test_locator_targets_say_where_the_box_is(dataset: Dataset) -> None:
     """Decoding the labels gives the box back."""
     for number in range(10):
         sample = dataset.whole(number)
-        centers, boxes, mask = locator_targets(sample, 8)
+        centers, boxes, mask = locator_targets(sample, 8, 1)
         assert centers.max() == (1.0 if sample.present else 0.0)
         for row, column in np.argwhere(mask[0] > 0):
             dx, dy, log_w, log_h = boxes[:, row, column]

@@ -21,7 +21,6 @@ from pose_node.core.camera import Camera
 from pose_node.runtime.estimator import PoseEstimator
 from training.__main__ import main
 from training.recipe import load_recipe
-from training.steps.fit import keypoints_of
 from training.synth.dataset import Dataset
 
 RECIPE = Path(__file__).parents[2] / 'config' / 'recipes' / 'tiny.toml'
@@ -46,8 +45,12 @@ def test_poses_of_unseen_renders_are_right(bundle: Path) -> None:
     options = recipe.locator_dataset
     # The whole picture at full size: the letterbox is then the run time's work.
     whole = Dataset(
-        _with(options, input_size=options.scene.picture_size), keypoints_of(recipe), SEED
+        _with(options, input_size=options.scene.picture_size),
+        recipe.objects,
+        recipe.keypoints,
+        SEED,
     )
+    mesh = whole.things[0].mesh
     right, seen, false, empty = 0, 0, 0, 0
     with PoseEstimator(bundle) as estimator:
         for number in range(40):
@@ -60,8 +63,8 @@ def test_poses_of_unseen_renders_are_right(bundle: Path) -> None:
             seen += 1
             if poses:
                 T_gt = sample.scene.T_cam_obj
-                error_m = metrics.add(poses[0].T_cam_obj, T_gt, whole.mesh.vertices_m)
-                right += error_m < 0.1 * whole.mesh.diameter_m
+                error_m = metrics.add(poses[0].T_cam_obj, T_gt, mesh.vertices_m)
+                right += error_m < 0.1 * mesh.diameter_m
     assert seen >= 20 and empty >= 3
     assert right >= 0.6 * seen
     assert false <= 0.5 * empty
@@ -75,7 +78,8 @@ def test_bundle_tells_how_it_was_made(bundle: Path) -> None:
     assert (bundle / 'recipe.toml').read_bytes() == RECIPE.read_bytes()
     manifest = json.loads((bundle / 'bundle.json').read_text())
     assert manifest['training']['seed'] == load_recipe(RECIPE).seed
-    assert np.isfinite(manifest['pose_network']['covariance_scale'])
+    for calibration in manifest['pose_network']['calibration'].values():
+        assert np.isfinite(calibration['covariance_scale'])
 
 
 def _with(options: object, **changes: object) -> object:

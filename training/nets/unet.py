@@ -35,10 +35,17 @@ class _Up(nn.Module):
 
 
 class HeatmapUNet(nn.Module):
-    """Picture (N, 3, h, w) normalised -> log-probability maps (N, K, h / 4, w / 4)."""
+    """Picture (N, 3, h, w) normalised -> log-probability maps (N, K, h / 4, w / 4).
 
-    def __init__(self, keypoints: int, *, pretrained: bool = True, frozen: int = 0):
+    One network may serve several objects: they share all but the last layer, and which object a
+    picture shows is told (N,) and marks the deepest features.
+    """
+
+    def __init__(
+        self, keypoints: int, objects: int = 1, *, pretrained: bool = True, frozen: int = 0
+    ):
         super().__init__()
+        self.keypoints, self.objects = keypoints, objects
         self.encoder = Lite0(frozen=frozen)
         if pretrained:
             self.encoder.load_imagenet()
@@ -49,14 +56,23 @@ class HeatmapUNet(nn.Module):
         self.refine = nn.Sequential(
             nn.Conv2d(56, 56, 3, padding=1, bias=False), nn.BatchNorm2d(56), nn.ReLU(inplace=True)
         )
-        self.head = nn.Conv2d(56, keypoints, 1)
+        self.head = nn.Conv2d(56, objects * keypoints, 1)
+        if objects > 1:
+            self.mark = nn.Parameter(torch.zeros(objects, c32, 1, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         f4, f8, f16, f32 = self.encoder(x)
-        x = self.up4(self.up8(self.up16(f32, f16), f8), f4)
-        logits = self.head(self.refine(x))
-        n, k, h, w = logits.shape
-        return F.log_softmax(logits.reshape(n, k, h * w), dim=2).reshape(n, k, h, w)
+        if index is not None and self.objects > 1:
+            f32 = f32 + self.mark[index]
+        x = self.refine(self.up4(self.up8(self.up16(f32, f16), f8), f4))
+        n, channels, h, w = x.shape
+        if index is not None and self.objects > 1:
+            weight = self.head.weight.reshape(self.objects, self.keypoints, channels)[index]
+            bias = self.head.bias.reshape(self.objects, self.keypoints, 1)[index]  # type: ignore[union-attr]
+            logits = weight @ x.reshape(n, channels, h * w) + bias
+        else:
+            logits = self.head(x).reshape(n, self.keypoints, h * w)
+        return F.log_softmax(logits, dim=2).reshape(n, self.keypoints, h, w)
 
 
 def heatmap_loss(log_maps: Tensor, targets: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """Held-out renders through the network, decoder and PnP: figures, and the calibration that the
 bundle carries.
 
-The samples have another seed than the training's. The covariance scale makes the median normalised
-error squared of the poses what chi²(6) says; the score is a logistic model of "ADD below a tenth
-of the diameter".
+The samples have another seed than the training's. For every object: the covariance scale makes the
+median normalised error squared of the poses what chi²(6) says; the score is a logistic model of
+"ADD below a tenth of the diameter" (of ADD-S's kind for symmetric objects: the nearest of the
+poses that look the same).
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from pose_node.runtime.score import score_features
 from ..nets import locator, unet
 from ..recipe import Recipe
 from ..synth.dataset import Dataset, Sample
+from ..synth.things import Thing
 from .feed import normalise
-from .fit import keypoints_of, load_trained
+from .fit import load_trained
 
 _HELD_OUT_SEED = 1_000_003
 _THRESHOLD = 0.1  # a keypoint counts above this share of the best one's peak
@@ -61,17 +63,32 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
 
 def _evaluate_pose(recipe: Recipe) -> dict[str, Any]:
     network = load_trained(recipe, 'pose')
-    keypoints_obj = keypoints_of(recipe)
-    dataset = Dataset(recipe.dataset, keypoints_obj, recipe.seed + _HELD_OUT_SEED)
+    seed = recipe.seed + _HELD_OUT_SEED
+    dataset = Dataset(recipe.dataset, recipe.objects, recipe.keypoints, seed)
     first = recipe.dataset.ramp
     samples = [
         dataset.crop(first + n)
         for n in track(range(recipe.pose.held_out), 'render held-out crops')
     ]
     maps = _maps(network, samples)
+    objects = {}
+    for index, thing in enumerate(dataset.things):
+        own = [i for i, sample in enumerate(samples) if sample.thing == index]
+        objects[thing.name] = _calibrate(recipe, thing, [samples[i] for i in own], maps[own])
+    return {
+        'samples': len(samples),
+        'threshold': _THRESHOLD,
+        'min_variance_px2': _MIN_VARIANCE_PX2,
+        'objects': objects,
+    }
+
+
+def _calibrate(
+    recipe: Recipe, thing: Thing, samples: list[Sample], maps: np.ndarray
+) -> dict[str, Any]:
     scale = 1.0
     for _ in range(3):  # inliers depend on the scale a little, so it settles in steps
-        tally = _tally(recipe, dataset, samples, maps, scale)
+        tally = _tally(recipe, thing, samples, maps, scale)
         good = np.isfinite(tally.nees)
         scale *= float(np.median(np.array(tally.nees)[good]) / stats.chi2(6).median())
     return _report(tally, scale)
@@ -81,19 +98,19 @@ def _maps(network: torch.nn.Module, samples: list[Sample]) -> np.ndarray:
     maps = []
     with torch.no_grad():
         for i in track(range(0, len(samples), 32), 'network'):
-            pictures = np.stack([s.picture for s in samples[i : i + 32]])
-            maps.append(network(normalise(torch.from_numpy(pictures))).exp().numpy())
+            batch = samples[i : i + 32]
+            pictures = torch.from_numpy(np.stack([s.picture for s in batch]))
+            index = torch.tensor([s.thing for s in batch])
+            maps.append(network(normalise(pictures), index).exp().numpy())
     return np.concatenate(maps)
 
 
 def _tally(
-    recipe: Recipe, dataset: Dataset, samples: list[Sample], maps: np.ndarray, scale: float
+    recipe: Recipe, thing: Thing, samples: list[Sample], maps: np.ndarray, scale: float
 ) -> Tally:
     options = heatmap.DecodeOptions(
         threshold=_THRESHOLD, scale=scale, min_variance_px2=_MIN_VARIANCE_PX2
     )
-    vertices = dataset.mesh.vertices_m
-    diameter_m = dataset.mesh.diameter_m
     tally = Tally()
     for sample, sample_maps in zip(samples, maps, strict=True):
         found = heatmap.decode(sample_maps, recipe.pose.sigma_px, options)
@@ -102,23 +119,21 @@ def _tally(
         camera = Camera(sample.T_net_px @ sample.scene.K, recipe.dataset.input_size)
         use = found.counts
         estimate = solve_pnp(
-            dataset.keypoints_obj[use], points_px[use], covariances_px[use], camera
+            thing.keypoints_obj[use], points_px[use], covariances_px[use], camera
         )
         tally.present.append(sample.present)
         tally.visible.append(sample.visible)
         if sample.present:
             tally.keypoint_px.append(np.linalg.norm(points_px - sample.keypoints_px, axis=1))
-        tally.add_share.append(_add_share(estimate, sample, vertices, diameter_m))
+        tally.add_share.append(_add_share(estimate, sample, thing))
         trusted = sample.present and estimate.ok and tally.add_share[-1] < 0.5
-        T_gt = sample.scene.T_cam_obj
-        nees = metrics.nees(estimate.T_cam_obj, T_gt, estimate.covariance) if trusted else np.inf
-        tally.nees.append(nees)
+        tally.nees.append(_nees(estimate, sample, thing) if trusted else np.inf)
         inliers = np.zeros(len(use), bool)
         residuals_px = np.full(points_px.shape, np.inf)
         if estimate.ok:
             inliers[use] = estimate.inliers
             residuals_px = (
-                camera.project(apply(estimate.T_cam_obj, dataset.keypoints_obj)) - points_px
+                camera.project(apply(estimate.T_cam_obj, thing.keypoints_obj)) - points_px
             )
         tally.features.append(
             score_features(found.confidences, inliers, residuals_px, covariances_px)
@@ -126,12 +141,17 @@ def _tally(
     return tally
 
 
-def _add_share(
-    estimate: PoseEstimate, sample: Sample, vertices: np.ndarray, diameter_m: float
-) -> float:
+def _add_share(estimate: PoseEstimate, sample: Sample, thing: Thing) -> float:
     if not (estimate.ok and sample.present):
         return np.inf
-    return metrics.add(estimate.T_cam_obj, sample.scene.T_cam_obj, vertices) / diameter_m
+    vertices, poses = thing.coarse.vertices_m, sample.T_cam_obj @ thing.symmetries.transforms()
+    nearest_m = min(metrics.add(estimate.T_cam_obj, T, vertices) for T in poses)
+    return nearest_m / thing.mesh.diameter_m
+
+
+def _nees(estimate: PoseEstimate, sample: Sample, thing: Thing) -> float:
+    poses = sample.T_cam_obj @ thing.symmetries.transforms()
+    return min(metrics.nees(estimate.T_cam_obj, T, estimate.covariance) for T in poses)
 
 
 def _report(tally: Tally, scale: float) -> dict[str, Any]:
@@ -154,8 +174,6 @@ def _report(tally: Tally, scale: float) -> dict[str, Any]:
         'recall_at_score_half': round(float((scores[half] > 0.5).mean()), 4),
         'false_poses_at_score_half': round(float((scores[~present] > 0.5).mean()), 4),
         'covariance_scale': round(scale, 4),
-        'threshold': _THRESHOLD,
-        'min_variance_px2': _MIN_VARIANCE_PX2,
         'score': {'bias': round(bias, 4), 'weights': {k: round(v, 4) for k, v in weights.items()}},
     }
 
@@ -185,7 +203,8 @@ def _evaluate_locator(recipe: Recipe) -> dict[str, Any]:
     """
     network = load_trained(recipe, 'locator')
     options = recipe.locator_dataset
-    dataset = Dataset(options, keypoints_of(recipe), recipe.seed + _HELD_OUT_SEED)
+    seed = recipe.seed + _HELD_OUT_SEED
+    dataset = Dataset(options, recipe.objects, recipe.keypoints, seed)
     samples = [
         dataset.whole(options.ramp + n) for n in track(range(recipe.locate.held_out), 'locator')
     ]
@@ -194,7 +213,8 @@ def _evaluate_locator(recipe: Recipe) -> dict[str, Any]:
     with torch.no_grad():
         for sample in samples:
             logits, boxes = network(normalise(torch.from_numpy(sample.picture[None])))
-            peak, iou = best_box(torch.sigmoid(logits)[0, 0].numpy(), boxes[0].numpy(), sample)
+            centers = torch.sigmoid(logits)[0, sample.thing].numpy()
+            peak, iou = best_box(centers, boxes[0].numpy(), sample)
             peaks.append(peak)
             found.append(iou > 0.5)
     scores, right = np.array(peaks), np.array(found)

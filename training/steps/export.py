@@ -25,8 +25,8 @@ from pose_node.runtime.backends.onnx import OnnxBackend
 
 from ..nets import lite0, locator, unet
 from ..recipe import Recipe
-from ..synth.mesh import Mesh, load_mesh
-from .fit import keypoints_of, load_trained
+from ..synth.things import Thing, load_things
+from .fit import load_trained
 
 _OPSET = 17
 _HALF_FROM = 256  # elements; smaller initialisers stay float32
@@ -39,8 +39,8 @@ class _Probabilities(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.exp(self.network(x))
+    def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
+        return torch.exp(self.network(x, index))
 
 
 class _Scores(nn.Module):
@@ -53,24 +53,28 @@ class _Scores(nn.Module):
         return torch.sigmoid(centers), boxes
 
 
-def to_onnx(network: nn.Module, size: tuple[int, int], outputs: list[str]) -> bytes:
-    """`network` as ONNX bytes with input 'picture' (N, 3, h, w); raises PoseNodeError when the two
-    disagree.
+def to_onnx(
+    network: nn.Module, size: tuple[int, int], outputs: list[str], objects: int = 1
+) -> bytes:
+    """`network` as ONNX bytes with input 'picture' (N, 3, h, w) and, for several objects, 'object'
+    (N,); raises PoseNodeError when the two disagree.
     """
     network = network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    example = torch.randn(2, 3, size[1], size[0], generator=torch.Generator().manual_seed(0))
-    names = ['picture', *outputs]
+    picture = torch.randn(2, 3, size[1], size[0], generator=torch.Generator().manual_seed(0))
+    example = {'picture': picture}
+    if objects > 1:
+        example['object'] = torch.tensor([0, objects - 1])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'network.onnx'
         torch.onnx.export(
             network,
-            (example,),
+            tuple(example.values()),
             path,
             opset_version=_OPSET,
             dynamo=False,
-            input_names=names[:1],
+            input_names=list(example),
             output_names=outputs,
-            dynamic_axes={name: {0: 'batch'} for name in names},
+            dynamic_axes={name: {0: 'batch'} for name in (*example, *outputs)},
         )
         model = half_weights(onnx.load(path))
     onnx.checker.check_model(model)
@@ -95,13 +99,15 @@ def half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def check_parity(network: nn.Module, data: bytes, example: Tensor, outputs: list[str]) -> None:
+def check_parity(
+    network: nn.Module, data: bytes, example: dict[str, Tensor], outputs: list[str]
+) -> None:
     """Raise PoseNodeError unless ONNX Runtime gives what torch gives."""
     with torch.no_grad():
-        wanted = network(example)
+        wanted = network(*example.values())
     wanted = [wanted] if isinstance(wanted, Tensor) else wanted
     backend = OnnxBackend(data)
-    got = backend({'picture': example.numpy()})
+    got = backend({name: value.numpy() for name, value in example.items()})
     for name, value in zip(outputs, wanted, strict=True):
         worst = float(np.abs(got[name] - value.numpy()).max())
         if not worst < _PARITY:
@@ -120,51 +126,46 @@ def export(recipe: Recipe, folder: Path) -> None:
             f'{path} does not exist: run `python -m training evaluate {recipe.path}` first'
         )
     calibration = json.loads(path.read_text())
-    mesh = load_mesh(recipe.dataset.mesh, recipe.dataset.mesh_unit_m)
-    mesh_name = f'{recipe.object}.ply' if recipe.ship_mesh else None
     files: dict[str, bytes | Path] = {
         'recipe.toml': recipe.path,
         'training.json': _log(recipe, calibration),
         'pose.onnx': to_onnx(
-            _Probabilities(load_trained(recipe, 'pose')), recipe.dataset.input_size, ['heatmaps']
+            _Probabilities(load_trained(recipe, 'pose')),
+            recipe.dataset.input_size,
+            ['heatmaps'],
+            len(recipe.objects),
         ),
     }
-    if mesh_name:
-        files[mesh_name] = recipe.dataset.mesh.read_bytes()
+    if recipe.ship_mesh:
+        files.update({f'{each.name}.ply': each.mesh.read_bytes() for each in recipe.objects})
     if recipe.locator:
         files['locator.onnx'] = to_onnx(
             _Scores(load_trained(recipe, 'locator')),
             recipe.locator_dataset.input_size,
             ['centers', 'boxes'],
         )
-    manifest = _manifest(recipe, calibration, mesh, mesh_name)
+    manifest = _manifest(recipe, calibration)
     bundle = write_bundle(folder, manifest, files)
     size = sum(file.bytes for file in bundle.manifest.files.values())
     print(f'{folder}: {size / 1e6:.1f} MB')
 
 
-def _manifest(
-    recipe: Recipe, calibration: dict[str, Any], mesh: Mesh, mesh_name: str | None
-) -> dict[str, Any]:
+def _manifest(recipe: Recipe, calibration: dict[str, Any]) -> dict[str, Any]:
     pose = calibration['pose']
+    names = [each.name for each in recipe.objects]
     return {
         'name': recipe.name,
         'description': recipe.description,
         'licence': recipe.licence,
         'objects': [
-            {
-                'name': recipe.object,
-                'diameter_m': round(mesh.diameter_m, 6),
-                'bounds_obj_m': mesh.bounds_m.round(6),
-                'keypoints_obj_m': keypoints_of(recipe).round(6),
-                'symmetries': {},
-                'mesh': mesh_name,
-            }
+            _object(thing, f'{thing.name}.ply' if recipe.ship_mesh else None)
+            for thing in load_things(recipe.objects, recipe.keypoints)
         ],
         'pose_network': {
             'kind': 'heatmap',
             'file': 'pose.onnx',
-            'object': recipe.object,
+            'objects': names,
+            'object_input': 'object' if len(names) > 1 else None,
             'input': 'picture',
             'output': 'heatmaps',
             'input_size': recipe.dataset.input_size,
@@ -173,9 +174,11 @@ def _manifest(
             'stride': unet.STRIDE,
             'sigma_px': recipe.pose.sigma_px,
             'region_scale': recipe.dataset.region_scale,
-            **{
-                key: pose[key]
-                for key in ('threshold', 'covariance_scale', 'min_variance_px2', 'score')
+            'threshold': pose['threshold'],
+            'min_variance_px2': pose['min_variance_px2'],
+            'calibration': {
+                name: {key: pose['objects'][name][key] for key in ('covariance_scale', 'score')}
+                for name in names
             },
         },
         'locator': _locator(recipe, calibration) if recipe.locator else None,
@@ -189,6 +192,18 @@ def _manifest(
     }
 
 
+def _object(thing: Thing, mesh_name: str | None) -> dict[str, Any]:
+    return {
+        'name': thing.name,
+        'bop_id': thing.bop_id or None,
+        'diameter_m': round(thing.mesh.diameter_m, 6),
+        'bounds_obj_m': thing.mesh.bounds_m.round(6),
+        'keypoints_obj_m': thing.keypoints_obj.round(6),
+        'symmetries': thing.symmetries.to_bop(scale=1.0),
+        'mesh': mesh_name,
+    }
+
+
 def _locator(recipe: Recipe, calibration: dict[str, Any]) -> dict[str, Any]:
     return {
         'file': 'locator.onnx',
@@ -198,7 +213,7 @@ def _locator(recipe: Recipe, calibration: dict[str, Any]) -> dict[str, Any]:
         'mean': lite0.MEAN,
         'std': lite0.STD,
         'stride': locator.STRIDE,
-        'objects': [recipe.object],
+        'objects': [each.name for each in recipe.objects],
         'threshold': calibration['locator']['threshold'],
     }
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from pose_node.core import heatmap
 
 from ..nets import lite0, locator, unet
 from ..synth.dataset import Dataset, DatasetOptions, Sample
+from ..synth.things import ObjectOptions
 
 
 def pose_targets(sample: Sample, stride: int, sigma_px: float) -> np.ndarray:
@@ -30,10 +31,12 @@ def pose_targets(sample: Sample, stride: int, sigma_px: float) -> np.ndarray:
     return maps / maps.sum(axis=(1, 2), keepdims=True)
 
 
-def locator_targets(sample: Sample, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """centers (1, h, w), boxes (4, h, w), mask (1, h, w) of one sample; see nets/locator.py."""
+def locator_targets(
+    sample: Sample, stride: int, objects: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """centers (O, h, w), boxes (4, h, w), mask (1, h, w) of one sample; see nets/locator.py."""
     height, width = (n // stride for n in sample.picture.shape[:2])
-    centers = np.zeros((1, height, width), np.float32)
+    centers = np.zeros((objects, height, width), np.float32)
     boxes = np.zeros((4, height, width), np.float32)
     mask = np.zeros((1, height, width), np.float32)
     if not sample.present:
@@ -43,7 +46,7 @@ def locator_targets(sample: Sample, stride: int) -> tuple[np.ndarray, np.ndarray
     u, v = np.meshgrid(np.arange(width), np.arange(height))
     near = (u - cell[0]) ** 2 + (v - cell[1]) ** 2
     sigma = max(0.6, 0.12 * float(sample.box_size_px.min()) / stride)
-    centers[0] = np.exp(-near / (2 * sigma**2))
+    centers[sample.thing] = np.exp(-near / (2 * sigma**2))
     boxes[0], boxes[1] = center[0] - u, center[1] - v
     boxes[2:] = np.log(sample.box_size_px)[:, None, None]
     mask[0] = near <= 2
@@ -64,7 +67,8 @@ class Batches(IterableDataset):  # type: ignore[type-arg]
     def __init__(
         self,
         options: DatasetOptions,
-        keypoints_obj: np.ndarray,
+        objects: Sequence[ObjectOptions],
+        keypoints: int,
         seed: int,
         *,
         kind: str,
@@ -73,13 +77,13 @@ class Batches(IterableDataset):  # type: ignore[type-arg]
         last: int,
         sigma_px: float,
     ):
-        self.options, self.keypoints_obj, self.seed = options, keypoints_obj, seed
+        self.options, self.objects, self.keypoints, self.seed = options, objects, keypoints, seed
         self.kind, self.batch, self.first, self.last = kind, batch, first, last
         self.sigma_px = sigma_px
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
         cv2.setNumThreads(1)
-        dataset = Dataset(self.options, self.keypoints_obj, self.seed)
+        dataset = Dataset(self.options, self.objects, self.keypoints, self.seed)
         worker = get_worker_info()
         offset, step = (worker.id, worker.num_workers) if worker else (0, 1)
         for number in range(self.first + offset, self.last, step):
@@ -87,11 +91,14 @@ class Batches(IterableDataset):  # type: ignore[type-arg]
             if self.kind == 'pose':
                 samples = [dataset.crop(n) for n in numbers]
                 labels: list[tuple[np.ndarray, ...]] = [
-                    (pose_targets(s, unet.STRIDE, self.sigma_px),) for s in samples
+                    (np.array(s.thing), pose_targets(s, unet.STRIDE, self.sigma_px))
+                    for s in samples
                 ]
             else:
                 samples = [dataset.whole(n) for n in numbers]
-                labels = [locator_targets(s, locator.STRIDE) for s in samples]
+                labels = [
+                    locator_targets(s, locator.STRIDE, len(self.objects)) for s in samples
+                ]
             pictures = np.stack([s.picture for s in samples])
             yield (pictures, *(np.stack(column) for column in zip(*labels, strict=True)))
 

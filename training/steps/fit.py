@@ -19,26 +19,21 @@ from pose_node.core.errors import PoseNodeError
 from ..nets.locator import Locator, locator_loss
 from ..nets.unet import HeatmapUNet, heatmap_loss
 from ..recipe import FitOptions, Recipe, load_recipe
-from ..synth.keypoints import farthest_points
-from ..synth.mesh import load_mesh
 from .feed import Batches, loader, normalise
 
 _SAVE_EVERY_S = 60.0
 
 
-def keypoints_of(recipe: Recipe) -> np.ndarray:
-    """(K, 3) metres; they follow from the mesh and the recipe alone."""
-    mesh = load_mesh(recipe.dataset.mesh, recipe.dataset.mesh_unit_m)
-    return farthest_points(mesh, recipe.keypoints)
-
-
 def build(recipe: Recipe, kind: str, *, pretrained: bool = True) -> nn.Module:
     """The network of `kind` ('pose' or 'locator'), channels last."""
     network: nn.Module
+    objects = len(recipe.objects)
     if kind == 'pose':
-        network = HeatmapUNet(recipe.keypoints, pretrained=pretrained, frozen=recipe.pose.frozen)
+        network = HeatmapUNet(
+            recipe.keypoints, objects, pretrained=pretrained, frozen=recipe.pose.frozen
+        )
     else:
-        network = Locator(1, pretrained=pretrained, frozen=recipe.locate.frozen)
+        network = Locator(objects, pretrained=pretrained, frozen=recipe.locate.frozen)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -68,7 +63,7 @@ def fit(recipe: Recipe, kind: str, *, workers: int = 1, threads: int = 2) -> Non
     steps = options.samples // options.batch
     dataset = recipe.dataset if kind == 'pose' else recipe.locator_dataset
     batches = Batches(
-        dataset, keypoints_of(recipe), recipe.seed,
+        dataset, recipe.objects, recipe.keypoints, recipe.seed,
         kind=kind, batch=options.batch, first=step, last=steps, sigma_px=options.sigma_px,
     )  # fmt: skip
     saved, since, waited, losses = time.monotonic(), time.monotonic(), 0.0, []
@@ -110,7 +105,7 @@ def train_step(
     network.train()
     x = normalise(batch[0]).contiguous(memory_format=torch.channels_last)
     if kind == 'pose':
-        parts = [heatmap_loss(network(x), batch[1])]
+        parts = [heatmap_loss(network(x, batch[1]), batch[2])]
     else:
         parts = list(locator_loss(*network(x), *batch[1:]))
     loss = torch.stack(parts).sum()

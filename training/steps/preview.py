@@ -9,21 +9,19 @@ import numpy as np
 
 from ..recipe import Recipe
 from ..synth.dataset import Dataset, Sample
-from .fit import keypoints_of
 
 _SHOWN_PX = 192
 
 
 def preview(recipe: Recipe, out: Path, *, columns: int = 8, rows: int = 6) -> None:
     """Crops with their keypoints above, whole pictures with their boxes below, to `out`."""
-    keypoints = keypoints_of(recipe)
-    pose = Dataset(recipe.dataset, keypoints, recipe.seed)
+    pose = Dataset(recipe.dataset, recipe.objects, recipe.keypoints, recipe.seed)
     # Numbers from the ramp's end on: what training sees for most of its time.
     first = recipe.dataset.ramp
     tiles = [_tile(pose.crop(first + n)) for n in range(columns * rows)]
     sheet = [np.hstack(tiles[r * columns : (r + 1) * columns]) for r in range(rows)]
     if recipe.locator:
-        whole = Dataset(recipe.locator_dataset, keypoints, recipe.seed)
+        whole = Dataset(recipe.locator_dataset, recipe.objects, recipe.keypoints, recipe.seed)
         tiles = [_tile(whole.whole(first + n)) for n in range(2 * (columns - 2))]
         for r in range(2):
             row = np.hstack(tiles[r * (columns - 2) : (r + 1) * (columns - 2)])

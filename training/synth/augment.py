@@ -25,10 +25,12 @@ class AugmentOptions:
 class Augmenter:
     """Holds the noise bank, so that noise costs an addition."""
 
-    def __init__(self, options: AugmentOptions, seed: int):
+    def __init__(self, options: AugmentOptions, seed: int, size: tuple[int, int]):
+        """size: width and height of the pictures to come."""
         self.options = options
         rng = np.random.default_rng((seed, 7))
-        self.bank = rng.normal(size=(_NOISE_PX, _NOISE_PX, 3)).astype(np.float32)
+        side = max(_NOISE_PX, *size)
+        self.bank = rng.normal(size=(side, side, 3)).astype(np.float32)
 
     def __call__(self, rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 -> the same, as a camera might have delivered it."""
@@ -49,7 +51,7 @@ class Augmenter:
 
     def _noise(self, rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
         height, width = picture.shape[:2]
-        y, x = rng.integers(0, _NOISE_PX - np.array((height, width)) + 1)
+        y, x = rng.integers(0, len(self.bank) - np.array((height, width)) + 1)
         sigma = self.options.noise * rng.random() ** 2
         noise = self.bank[y : y + height, x : x + width] * np.float32(sigma)
         return np.clip(picture + noise, 0, 255).astype(np.uint8)

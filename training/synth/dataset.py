@@ -4,11 +4,11 @@ they are made.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial import ConvexHull
 
 from pose_node.core.geometry import apply
 
@@ -17,9 +17,9 @@ from .background import Backgrounds
 from .mesh import PRIMITIVES, load_mesh, primitive, simplified
 from .render import Instance, Renderer
 from .scene import Scene, SceneOptions, sample_scene
+from .things import ObjectOptions, Thing, canonical, load_things
 
 _PROBE_PX = 64
-_COARSE = 'object, coarse'
 FILL = 114  # grey outside the picture, as at run time
 
 
@@ -27,8 +27,6 @@ FILL = 114  # grey outside the picture, as at run time
 class DatasetOptions:
     """What is rendered, and how pictures are cut."""
 
-    mesh: Path
-    mesh_unit_m: float = 1.0
     distractor_meshes: tuple[Path, ...] = ()
     distractor_unit_m: float = 1.0
     object_faces: int = 12000  # triangles rendered; labels and metrics use the whole mesh
@@ -52,6 +50,8 @@ class Sample:
     """
 
     picture: np.ndarray
+    thing: int  # which of the data set's objects
+    T_cam_obj: np.ndarray  # of the labels: for symmetric objects the canonical pose
     present: bool
     keypoints_px: np.ndarray
     box_center_px: np.ndarray
@@ -64,63 +64,77 @@ class Sample:
 class Dataset:
     """Renders samples. Holds a GL context: make one in every process that needs it."""
 
-    def __init__(self, options: DatasetOptions, keypoints_obj: np.ndarray, seed: int):
-        self.options, self.keypoints_obj, self.seed = options, keypoints_obj, seed
-        self.mesh = load_mesh(options.mesh, options.mesh_unit_m)
+    def __init__(
+        self,
+        options: DatasetOptions,
+        objects: Sequence[ObjectOptions],
+        keypoints: int,
+        seed: int,
+    ):
+        self.options, self.seed = options, seed
+        self.things = load_things(objects, keypoints)
         self.renderer = Renderer()
-        self.renderer.upload('object', simplified(self.mesh, options.object_faces))
-        coarse = simplified(self.mesh, 1000)
-        self.renderer.upload(_COARSE, coarse)
-        self.outline_obj = coarse.vertices_m[ConvexHull(coarse.vertices_m).vertices]
+        for thing in self.things:
+            self.renderer.upload(thing.name, simplified(thing.mesh, options.object_faces))
+            self.renderer.upload(_coarse(thing), thing.coarse)
         for kind in PRIMITIVES:
             self.renderer.upload(kind, primitive(kind))
-        self.extra: dict[str, float] = {}
+        self.extra: dict[Path, float] = {}
         for path in options.distractor_meshes:
             extra = load_mesh(path, options.distractor_unit_m)
             self.renderer.upload(str(path), simplified(extra, options.distractor_faces))
-            self.extra[str(path)] = float(np.linalg.norm(np.ptp(extra.vertices_m, axis=0)))
+            self.extra[path] = float(np.linalg.norm(np.ptp(extra.vertices_m, axis=0)))
         self.backgrounds = Backgrounds(seed, options.backgrounds)
-        self.augment = Augmenter(options.augment, seed)
+        self.augment = Augmenter(options.augment, seed, options.input_size)
 
-    def _scene(self, number: int) -> tuple[np.random.Generator, Scene]:
+    def _scene(self, number: int) -> tuple[np.random.Generator, Scene, int]:
+        """The generator, the scene and the object's index: all have their turn."""
         rng = np.random.default_rng((self.seed, number))
+        index = number % len(self.things)
+        thing = self.things[index]
         difficulty = min(1.0, number / self.options.ramp) if self.options.ramp else 1.0
         scene = sample_scene(
             rng,
             self.options.scene,
-            object_name='object',
-            bounds_m=self.mesh.bounds_m,
-            extra_meshes=self.extra,
+            object_name=thing.name,
+            bounds_m=thing.mesh.bounds_m,
+            # Of itself it is no distractor: nobody could tell which one is meant.
+            extra_meshes={str(p): size for p, size in self.extra.items() if p != thing.path},
             difficulty=difficulty,
         )
-        return rng, scene
+        return rng, scene, index
 
     def crop(self, number: int) -> Sample:
         """Sample `number` as the pose network sees it: a square region round the object."""
-        rng, scene = self._scene(number)
-        options = self.options
-        low, high = self._box(scene)
-        visible, visible_low, visible_high = self._probe(scene, low, high)
+        rng, scene, index = self._scene(number)
+        options, thing = self.options, self.things[index]
+        low, high = _box(thing, scene)
+        visible, visible_low, visible_high = self._probe(thing, scene, low, high)
         if scene.present and visible > 0 and rng.random() < 0.5:
             low, high = visible_low, visible_high  # detectors often box the visible part only
         size = np.maximum(high - low, 8.0)
         center = (low + high) / 2 + rng.uniform(-1, 1, 2) * options.box_shift * size
         side = options.region_scale * size.max() * np.exp(rng.normal(0, options.box_scale))
         T_net_px = square_region(center, side, options.input_size)
-        return self._sample(rng, scene, T_net_px, visible)
+        return self._sample(rng, scene, index, T_net_px, visible)
 
     def whole(self, number: int) -> Sample:
         """Sample `number` as the locator sees it: the whole picture, letterboxed."""
-        rng, scene = self._scene(number)
+        rng, scene, index = self._scene(number)
         T_net_px = letterbox(self.options.scene.picture_size, self.options.input_size)
-        low, high = self._box(scene)
-        visible, _, _ = self._probe(scene, low, high)
-        return self._sample(rng, scene, T_net_px, visible)
+        thing = self.things[index]
+        visible, _, _ = self._probe(thing, scene, *_box(thing, scene))
+        return self._sample(rng, scene, index, T_net_px, visible)
 
     def _sample(
-        self, rng: np.random.Generator, scene: Scene, T_net_px: np.ndarray, visible: float
+        self,
+        rng: np.random.Generator,
+        scene: Scene,
+        index: int,
+        T_net_px: np.ndarray,
+        visible: float,
     ) -> Sample:
-        options = self.options
+        options, thing = self.options, self.things[index]
         K = T_net_px @ scene.K
         size = options.input_size
         rendered = self.renderer.picture(scene.instances, scene.lights, K, size, scene.shadow)
@@ -129,11 +143,14 @@ class Dataset:
         picture = (rendered[..., :3] + (background * (255 - cover) + 127) // 255).astype(np.uint8)
         picture = self.augment(rng, picture)
         _fill_outside(picture, T_net_px, options.scene.picture_size)
-        low, high = self._box(scene)
+        low, high = _box(thing, scene)
+        T_cam_obj = canonical(scene.T_cam_obj, thing.symmetries)
         return Sample(
             picture=picture,
+            thing=index,
+            T_cam_obj=T_cam_obj,
             present=scene.present and visible >= options.visible_min,
-            keypoints_px=project(K, scene.T_cam_obj, self.keypoints_obj),
+            keypoints_px=project(K, T_cam_obj, thing.keypoints_obj),
             box_center_px=_map(T_net_px, (low + high) / 2),
             box_size_px=(high - low) * T_net_px[0, 0],
             visible=visible if scene.present else 0.0,
@@ -141,13 +158,8 @@ class Dataset:
             scene=scene,
         )
 
-    def _box(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        """Lowest and highest pixel of the whole object's projection, in the whole picture."""
-        outline_px = project(scene.K, scene.T_cam_obj, self.outline_obj)
-        return outline_px.min(axis=0), outline_px.max(axis=0)
-
     def _probe(
-        self, scene: Scene, low: np.ndarray, high: np.ndarray
+        self, thing: Thing, scene: Scene, low: np.ndarray, high: np.ndarray
     ) -> tuple[float, np.ndarray, np.ndarray]:
         """(visible share, lowest, highest visible pixel of the whole picture) from a small target
         pass.
@@ -159,7 +171,7 @@ class Dataset:
         inside = _inside(low, high, self.options.scene.picture_size)
         if len(scene.instances) == 1:
             return inside, low, high
-        coarse = Instance(_COARSE, scene.T_cam_obj)
+        coarse = Instance(_coarse(thing), scene.T_cam_obj)
         _, alone = self.renderer.targets([coarse], T @ scene.K, size)
         _, among = self.renderer.targets([coarse, *scene.instances[1:]], T @ scene.K, size)
         rows, columns = np.nonzero(among == 1)
@@ -170,6 +182,16 @@ class Dataset:
         visible_low, visible_high = (_map(back, np.array(c, float)) for c in corners)
         share = len(rows) / max(1, int((alone == 1).sum()))
         return inside * share, visible_low, visible_high
+
+
+def _coarse(thing: Thing) -> str:
+    return f'{thing.name}, coarse'
+
+
+def _box(thing: Thing, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest pixel of the whole object's projection, in the whole picture."""
+    outline_px = project(scene.K, scene.T_cam_obj, thing.outline_obj)
+    return outline_px.min(axis=0), outline_px.max(axis=0)
 
 
 def _inside(low: np.ndarray, high: np.ndarray, picture_size: tuple[int, int]) -> float:

@@ -32,6 +32,7 @@ class SceneOptions:
     occlusion: float = 0.6  # share of pictures with occluders
     distractors: tuple[int, int] = (0, 5)
     negatives: float = 0.06  # share of pictures without the object
+    tint: float = 0.35  # how far the object's colours stray from its paint; log scale
     repaint: float = 0.08  # share of pictures with the object's paint replaced by a random one
     shadow: float = 0.5  # share of pictures with a cast shadow
 
@@ -69,7 +70,7 @@ def sample_pose(rng: np.random.Generator, options: SceneOptions, K: np.ndarray) 
     pixel = rng.uniform(-options.margin, 1 + options.margin, 2) * (width, height)
     ray = np.linalg.solve(K, (*pixel, 1.0))
     ray /= np.linalg.norm(ray)
-    return make_pose(_turn_z_onto(ray) @ R, rng.uniform(*options.distance_m) * ray)
+    return make_pose(turn_z_onto(ray) @ R, rng.uniform(*options.distance_m) * ray)
 
 
 def look_at(elevation_rad: float, azimuth_rad: float, roll_rad: float) -> np.ndarray:
@@ -82,7 +83,8 @@ def look_at(elevation_rad: float, azimuth_rad: float, roll_rad: float) -> np.nda
     return exp_so3(np.array([0.0, 0.0, roll_rad])) @ np.stack((x, np.cross(z, x), z))
 
 
-def _turn_z_onto(ray: np.ndarray) -> np.ndarray:
+def turn_z_onto(ray: np.ndarray) -> np.ndarray:
+    """The shortest rotation that takes the z axis to `ray` (unit length)."""
     axis = np.cross((0.0, 0.0, 1.0), ray)
     sine = np.linalg.norm(axis)
     return np.eye(3) if sine < 1e-9 else exp_so3(axis / sine * np.arctan2(sine, ray[2]))
@@ -207,7 +209,7 @@ def _random_paint(rng: np.random.Generator) -> Material:
 
 def _paint(rng: np.random.Generator, options: SceneOptions) -> Material:
     if rng.random() >= options.repaint:
-        return _tint(rng, 0.35)
+        return _tint(rng, options.tint)
     other = _random_paint(rng)
     share = rng.uniform(0.0, 0.5)
     return Material(

@@ -1,0 +1,150 @@
+"""The errors of poses against a BOP data set, as figures and as a table.
+
+Errors and thresholds are those of core/metrics.py. A target that was not found is a miss in every
+figure; medians are over what was found.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pose_node.core import metrics
+
+if TYPE_CHECKING:
+    from pose_node.core.camera import Camera
+    from pose_node.runtime.bop import BopDataset, ObjectModel, Target
+
+_COLUMNS = {
+    'object': '12s',
+    'targets': '8d',
+    'found': '7d',
+    'ADD(-S) 0.1d': '14.1f',
+    '5 px': '7.1f',
+    'AR MSSD': '9.1f',
+    'AR MSPD': '9.1f',
+    '5 deg 5 cm': '12.1f',
+    'turn, deg': '11.1f',
+    'shift, mm': '11.1f',
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """One pose found in one picture, and the seconds the whole picture took."""
+
+    object: int  # its number in the data set
+    score: float
+    T_cam_obj: np.ndarray
+    seconds: float
+
+
+# Picture (scene, image) -> estimates, the surest first.
+Estimates = dict[tuple[int, int], list[Estimate]]
+
+
+def of_object(estimates: Estimates, target: Target) -> list[Estimate]:
+    """The estimates of the target's object in its picture, the surest first."""
+    found = estimates.get((target.scene, target.image), [])
+    return [each for each in found if each.object == target.object]
+
+
+def table(
+    dataset: BopDataset, targets: list[Target], estimates: Estimates, names: dict[int, str]
+) -> str:
+    """A line an object, and one for all targets together where there are several; in per cent."""
+    rows = {
+        name: _errors(dataset, [t for t in targets if t.object == number], estimates)
+        for number, name in names.items()
+        if any(t.object == number for t in targets)
+    }
+    if len(rows) > 1:
+        keys = next(iter(rows.values()))
+        rows['all'] = {key: np.concatenate([row[key] for row in rows.values()]) for key in keys}
+    widths = [spec.split('.')[0].rstrip('sd') for spec in _COLUMNS.values()]
+    head = ''.join(
+        f'{name:{"<" if name == "object" else ">"}{width}}'
+        for name, width in zip(_COLUMNS, widths)
+    )
+    lines = ['  ' + head, *('  ' + _line(name, row) for name, row in rows.items())]
+    seconds = [each[0].seconds for each in estimates.values() if each]
+    if np.isfinite(seconds).any():  # the messages of the graph do not say
+        lines.append(f'  median time of a picture {1000 * float(np.nanmedian(seconds)):.1f} ms')
+    return '\n'.join(lines)
+
+
+def figures(row: dict[str, np.ndarray]) -> dict[str, float]:
+    """Name -> figure of the errors of some targets; shares and recalls in per cent."""
+    found = np.isfinite(row['add'])
+
+    def median(name: str) -> float:
+        return float(np.median(row[name][found])) if found.any() else np.nan
+
+    return {
+        'targets': len(found),
+        'found': int(found.sum()),
+        'ADD(-S) 0.1d': 100 * metrics.recall(row['add'], 0.1),
+        '5 px': 100 * metrics.recall(row['projection'], 5.0),
+        'AR MSSD': 100 * metrics.average_recall(row['mssd'], metrics.MSSD_THRESHOLDS),
+        'AR MSPD': 100 * metrics.average_recall(row['mspd'], metrics.MSPD_THRESHOLDS_PX),
+        '5 deg 5 cm': 100 * float(row['five'].mean()),
+        'turn, deg': float(np.degrees(median('rotation'))),
+        'shift, mm': 1000 * median('translation'),
+    }
+
+
+def _line(name: str, row: dict[str, np.ndarray]) -> str:
+    values = {'object': name, **figures(row)}
+    return ''.join(format(values[key], spec) for key, spec in _COLUMNS.items())
+
+
+def _errors(
+    dataset: BopDataset, targets: list[Target], estimates: Estimates
+) -> dict[str, np.ndarray]:
+    """One entry a true instance; infinite where nothing was found for it. ADD and MSSD are in
+    diameters.
+    """
+    columns: dict[str, list[float]] = defaultdict(list)
+    names = ('add', 'projection', 'mssd', 'mspd', 'rotation', 'translation')
+    for target in targets:
+        key = (target.scene, target.image)
+        truths = [t for t in dataset.truths(*key) if t.object == target.object]
+        truths = sorted(truths, key=lambda t: -(t.visible or 0.0))[: target.count]
+        left = [each.T_cam_obj for each in of_object(estimates, target)[: target.count]]
+        for truth in truths:
+            if not left:
+                for name in names:
+                    columns[name].append(np.inf)
+                columns['five'].append(0.0)
+                continue
+            # With several instances the nearest estimate is the one that was meant.
+            place = truth.T_cam_obj[:3, 3]
+            nearest = int(np.argmin([np.linalg.norm(T[:3, 3] - place) for T in left]))
+            camera = dataset.camera(*key, dataset.size(*key))
+            errors = _pose_errors(
+                left.pop(nearest), truth.T_cam_obj, dataset.model(target.object), camera
+            )
+            for name, value in errors.items():
+                columns[name].append(value)
+    return {name: np.array(values) for name, values in columns.items()}
+
+
+def _pose_errors(
+    T_est: np.ndarray, T_gt: np.ndarray, model: ObjectModel, camera: Camera
+) -> dict[str, float]:
+    symmetries = model.symmetries.transforms()
+    points = model.vertices_m
+    add = metrics.adds if len(symmetries) > 1 else metrics.add
+    mspd_px = metrics.mspd(T_est, T_gt, points, symmetries, camera)
+    return {
+        'add': add(T_est, T_gt, points) / model.diameter_m,
+        'projection': metrics.projection_error(T_est, T_gt, points, camera),
+        'mssd': metrics.mssd(T_est, T_gt, points, symmetries) / model.diameter_m,
+        'mspd': mspd_px * metrics.MSPD_WIDTH_PX / camera.size[0],
+        'rotation': min(metrics.rotation_error_rad(T_est, T_gt @ S) for S in symmetries),
+        'translation': metrics.translation_error_m(T_est, T_gt),
+        'five': float(metrics.n_deg_n_cm(T_est, T_gt, 5.0, 5.0, symmetries)),
+    }

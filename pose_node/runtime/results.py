@@ -1,0 +1,76 @@
+"""What is said of a picture: poses, and how long each stage took."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pose_node.core.pnp import PnpStatus
+
+from .score import score_features
+
+if TYPE_CHECKING:
+    from .preprocess import Region
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectPose:
+    """Where one object is, how sure that is, and what it was computed from."""
+
+    object: str
+    instance: int  # 0 for the best of its kind in this picture
+    score: float  # 0..1
+    T_cam_obj: np.ndarray  # (4, 4), NaN when there is no pose at all
+    covariance: np.ndarray  # (6, 6) x, y, z, rx, ry, rz in the axes of the camera frame
+    reprojection_rms_px: float
+    inliers: int
+    keypoints_px: np.ndarray  # (K, 2) picture px
+    covariances_px: np.ndarray  # (K, 2, 2) picture px²
+    confidences: np.ndarray  # (K,)
+    region: Region
+    status: PnpStatus
+    features: dict[str, float]  # what the score was computed from
+
+    @property
+    def stands(self) -> bool:
+        """Whether the pose solver gave an answer, in numbers."""
+        ok = self.status in (PnpStatus.OK, PnpStatus.AMBIGUOUS)
+        return ok and bool(
+            np.isfinite(self.T_cam_obj).all() and np.isfinite(self.covariance).all()
+        )
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What was found in one picture."""
+
+    poses: tuple[ObjectPose, ...]  # the surest first
+    rejected: tuple[ObjectPose, ...]  # no pose, too low a score, or the same thing again
+    regions: tuple[Region, ...]
+    stage_ms: dict[str, float]  # locate, preprocess, network, decode, pnp
+    stamp_ns: int = 0
+
+
+def nothing(region: Region, keypoints: int) -> ObjectPose:
+    """What is said of a region that cannot be looked at."""
+    confidences, inliers = np.zeros(keypoints), np.zeros(keypoints, bool)
+    points_px = np.full((keypoints, 2), np.nan)
+    covariances_px = np.full((keypoints, 2, 2), np.nan)
+    return ObjectPose(
+        object=region.object,
+        instance=0,
+        score=0.0,
+        T_cam_obj=np.full((4, 4), np.nan),
+        covariance=np.full((6, 6), np.nan),
+        reprojection_rms_px=math.nan,
+        inliers=0,
+        keypoints_px=points_px,
+        covariances_px=covariances_px,
+        confidences=confidences,
+        region=region,
+        status=PnpStatus.TOO_FEW_POINTS,
+        features=score_features(confidences, inliers, points_px, covariances_px),
+    )

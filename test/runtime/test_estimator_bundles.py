@@ -1,4 +1,4 @@
-"""The estimator against bundles: those that break their word are refused, the others are heeded."""
+"""The estimator against bundles: those that break their word are refused, others are heeded."""
 
 from __future__ import annotations
 

@@ -17,10 +17,7 @@ from pose_node.runtime.bop import CSV_HEADER, BopDataset, Target, csv_line, read
 from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 from pose_node.runtime.preprocess import Region
 
-from .figures import Estimate, Estimates, of_object, table
-
-# What to look into, by (scene, image).
-Regions = dict[tuple[int, int], list[Region]]
+from .figures import Estimate, Estimates, Regions, of_object, table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

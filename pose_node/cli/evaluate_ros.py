@@ -13,7 +13,7 @@ from pose_node.core.errors import PoseNodeError
 from pose_node.ros.bagfile import BagReader, BagWriter
 from pose_node.ros.messages import matrix_of
 
-from .figures import Estimate, Estimates
+from .figures import Estimate, Estimates, Regions
 from .graph import DETECTIONS, GraphOptions, run_graph
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pose_node.core.camera import Camera
     from pose_node.runtime.bop import BopDataset
     from pose_node.runtime.preprocess import Region
-
-    from .evaluate import Regions
 
 _FRAME = 'camera_optical_frame'
 _IMAGE, _CAMERA_INFO, _BOXES = '/camera/image_raw', '/camera/camera_info', '/boxes'

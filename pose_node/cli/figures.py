@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pose_node.core import metrics
+from pose_node.runtime.preprocess import Region
 
 if TYPE_CHECKING:
     from pose_node.core.camera import Camera
@@ -42,7 +43,8 @@ class Estimate:
     seconds: float
 
 
-# Picture (scene, image) -> estimates, the surest first.
+# Picture (scene, image) -> what to look into; estimates, the surest first.
+Regions = dict[tuple[int, int], list[Region]]
 Estimates = dict[tuple[int, int], list[Estimate]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import socket
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 # A second signal within this time comes from a shell and a launcher passing on the same one.
 _SAME_SIGNAL_S = 1.0
+# DDS may wait for ever on shared memory that a killed process had locked: then the tracebacks of
+# all threads are printed, and the process ends.
+_STUCK_S = 15.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,6 +92,7 @@ def _on_signal(stop: Future[None]) -> None:
         with written:  # open as long as this thread lives
             listening.recv(1)
             first = time.monotonic()
+            faulthandler.dump_traceback_later(_STUCK_S, exit=True)
             stop.set_result(None)
             while True:
                 number = listening.recv(1)[0]

@@ -35,7 +35,7 @@ class FitOptions:
     weight_decay: float = 1e-4
     ema: float = 0.998  # decay of the averaged weights, which are the ones kept
     sigma_px: float = 1.0  # of the targets, in map pixels
-    start: str = ''  # a recipe beside this one whose weights to start from
+    start: str = ''  # whose weights to start from: a recipe beside this one, a bundle's folder
     held_out: int = 1024  # samples of another seed that evaluate and calibrate
 
 
@@ -109,7 +109,7 @@ def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, path, where)
     if hint is Path or (Path in options and typing.get_origin(hint) is not tuple):
-        return _path(value, path)
+        return resolve(value, path)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list):
             raise PoseNodeError(f'{path}: {where} is {value!r}, wanted a list')
@@ -127,7 +127,7 @@ def _convert(hint: Any, value: Any, path: Path, where: str) -> Any:
     return value
 
 
-def _path(text: str, recipe: Path) -> Path:
+def resolve(text: str, recipe: Path) -> Path:
     """Relative to the recipe's folder; an environment variable that is not set is an error."""
     expanded = os.path.expandvars(text)
     if '$' in expanded:
@@ -138,7 +138,7 @@ def _path(text: str, recipe: Path) -> Path:
 
 
 def _glob(pattern: str, recipe: Path) -> list[Path]:
-    path = _path(pattern, recipe)
+    path = resolve(pattern, recipe)
     found = sorted(path.parent.glob(path.name))
     if not found:
         raise PoseNodeError(f'{recipe}: {pattern} matches no file')

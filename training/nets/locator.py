@@ -22,6 +22,8 @@ class Locator(nn.Module):
     Boxes are (dx, dy) in cells from the cell's centre and (log width, log height) in input pixels.
     """
 
+    per_object = ('centers.weight', 'centers.bias')  # first axis: object by object
+
     def __init__(self, objects: int, *, pretrained: bool = True, frozen: int = 0):
         super().__init__()
         self.encoder = Lite0(deep=False, frozen=frozen)

@@ -41,6 +41,8 @@ class HeatmapUNet(nn.Module):
     picture shows is told (N,) and marks the deepest features.
     """
 
+    per_object = ('head.weight', 'head.bias', 'mark')  # first axis: object by object
+
     def __init__(
         self, keypoints: int, objects: int = 1, *, pretrained: bool = True, frozen: int = 0
     ):

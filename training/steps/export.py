@@ -1,7 +1,9 @@
 """Checkpoints to a bundle: ONNX with parity checked, calibration, mesh, recipe and log.
 
 Weights are stored in half precision and cast to float32 inside the graph: half the file, and every
-runtime folds the casts away when it loads. All arithmetic stays float32.
+runtime folds the casts away when it loads. All arithmetic stays float32. Convolutions and
+BatchNorms stay apart under torch's own names, so that a bundle can be trained further; every
+runtime fuses them when it loads, too.
 """
 
 from __future__ import annotations
@@ -29,7 +31,6 @@ from ..synth.things import Thing, load_things
 from .fit import load_trained
 
 _OPSET = 17
-_HALF_FROM = 256  # elements; smaller initialisers stay float32
 # Largest difference of a map's probability, or of a box number, that half precision may make.
 _PARITY = 2e-2
 
@@ -72,6 +73,8 @@ def to_onnx(
             path,
             opset_version=_OPSET,
             dynamo=False,
+            training=torch.onnx.TrainingMode.PRESERVE,
+            do_constant_folding=False,
             input_names=list(example),
             output_names=outputs,
             dynamic_axes={name: {0: 'batch'} for name in (*example, *outputs)},
@@ -84,10 +87,12 @@ def to_onnx(
 
 
 def half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Store large float32 initialisers as float16, each with a Cast behind it."""
+    """Store float32 initialisers as float16, each with a Cast behind it; but for vectors, which
+    are small and among which are variances of any magnitude.
+    """
     graph, casts = model.graph, []
     for index, initializer in enumerate(graph.initializer):
-        if initializer.data_type != TensorProto.FLOAT or np.prod(initializer.dims) < _HALF_FROM:
+        if initializer.data_type != TensorProto.FLOAT or len(initializer.dims) < 2:
             continue
         name = initializer.name
         half = numpy_helper.to_array(initializer).astype(np.float16)

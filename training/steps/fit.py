@@ -14,19 +14,18 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from pose_node.core.errors import PoseNodeError
-
 from ..nets.locator import Locator, locator_loss
 from ..nets.unet import HeatmapUNet, heatmap_loss
-from ..recipe import FitOptions, Recipe, load_recipe
+from ..recipe import FitOptions, Recipe
 from .feed import Batches, loader, normalise
+from .start import start_from
 
 _SAVE_EVERY_S = 60.0
 
 
-def build(recipe: Recipe, kind: str, *, pretrained: bool = True) -> nn.Module:
+def build(recipe: Recipe, kind: str, *, pretrained: bool = True) -> HeatmapUNet | Locator:
     """The network of `kind` ('pose' or 'locator'), channels last."""
-    network: nn.Module
+    network: HeatmapUNet | Locator
     objects = len(recipe.objects)
     if kind == 'pose':
         network = HeatmapUNet(
@@ -34,7 +33,7 @@ def build(recipe: Recipe, kind: str, *, pretrained: bool = True) -> nn.Module:
         )
     else:
         network = Locator(objects, pretrained=pretrained, frozen=recipe.locate.frozen)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def load_trained(recipe: Recipe, kind: str) -> nn.Module:
@@ -51,7 +50,7 @@ def fit(recipe: Recipe, kind: str, *, workers: int = 1, threads: int = 2) -> Non
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
     network = build(recipe, kind)
-    _start_from(network, recipe, kind, options.start)
+    start_from(network, recipe, kind)
     average = copy.deepcopy(network).eval()
     optimiser = _optimiser(network, options)
     checkpoint = recipe.cache / f'{kind}.pt'
@@ -145,19 +144,6 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
             slow.lerp_(fast, 1.0 - decay)
         else:
             slow.copy_(fast)
-
-
-def _start_from(network: nn.Module, recipe: Recipe, kind: str, start: str) -> None:
-    """Take over what another recipe's network learned, where names and shapes agree."""
-    if not start:
-        return
-    path = load_recipe(recipe.path.with_name(f'{start}.toml')).cache / f'{kind}.pt'
-    if not path.is_file():
-        raise PoseNodeError(f'{path} does not exist: fit recipe {start} first, or start from ""')
-    weights = torch.load(path, map_location='cpu', weights_only=True)['average']
-    own = network.state_dict()
-    fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
-    network.load_state_dict({**own, **fitting})
 
 
 def _save(

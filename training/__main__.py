@@ -14,11 +14,14 @@ from .recipe import load_recipe
 def main(arguments: list[str] | None = None) -> int:
     """Run one step; a mistake of the user's is one sentence and exit status 2."""
     parser = argparse.ArgumentParser(prog='python -m training', description=__doc__)
-    parser.add_argument('step', choices=('preview', 'fit', 'evaluate', 'export', 'all'))
+    parser.add_argument('step', choices=('preview', 'scenes', 'fit', 'evaluate', 'export', 'all'))
     parser.add_argument('recipe', type=Path)
     parser.add_argument(
         '--out', type=Path, help='preview: picture to write; export: folder of the bundle'
     )
+    parser.add_argument('--pictures', type=int, default=100, help='scenes: how many')
+    parser.add_argument('--seed', type=int, default=1, help='scenes: another number, other scenes')
+    parser.add_argument('--size', type=picture_size, default=(640, 480), help='scenes: 640x480')
     parser.add_argument('--only', choices=('pose', 'locator'), help='fit: only this network')
     parser.add_argument(
         '--workers', type=int, default=1, help='processes that render beside the training'
@@ -33,6 +36,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def picture_size(text: str) -> tuple[int, int]:
+    """'640x480' -> (640, 480)."""
+    width, height = (int(number) for number in text.split('x'))
+    return width, height
+
+
 def run(options: argparse.Namespace) -> None:
     """Import only what the step needs."""
     recipe = load_recipe(options.recipe)
@@ -41,6 +50,11 @@ def run(options: argparse.Namespace) -> None:
         from .steps.preview import preview
 
         preview(recipe, options.out or Path('out') / f'preview_{recipe.name}.png')
+    if step == 'scenes':
+        from .steps.scenes import scenes
+
+        out = options.out or Path('out') / f'scenes_{recipe.name}'
+        scenes(recipe, out, pictures=options.pictures, seed=options.seed, size=options.size)
     if step in ('fit', 'all'):
         from .steps.fit import fit
 

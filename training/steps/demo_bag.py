@@ -23,7 +23,7 @@ from pose_node.core.camera import Camera
 from training.objects import clutter
 from training.synth import bench
 from training.synth.mesh import Mesh, load_mesh
-from training.synth.pathtrace import PathTracer, World, develop
+from training.synth.pathtrace import PathTracer, World, auto_exposure, develop
 
 from .bag_writer import BagFrame, write_bag
 from .bop_writer import write_bop
@@ -169,11 +169,6 @@ def render_bag(thing: Mesh, out: Path, frames: Path, seed: int) -> None:
         picture = develop(linear, exposure=exposure, blur_px=0.45, noise=0.012, rng=rng)
         taken.append(BagFrame(picture, shot.T_cam_world @ T_world_obj, visible))
     write_bag(out, taken, CAMERA, thing.bounds_m, rate_hz=RATE_HZ)
-
-
-def auto_exposure(linear: np.ndarray) -> float:
-    """Brings the mean of the logarithm to a middle grey."""
-    return float(0.17 / np.exp(np.mean(np.log(linear.mean(axis=2) + 1e-3))))
 
 
 def render_validation(thing: Mesh, out: Path, count: int, seed: int) -> None:

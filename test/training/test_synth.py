@@ -24,7 +24,7 @@ from training.steps.feed import locator_targets, pose_targets
 from training.synth.dataset import Dataset, letterbox, square_region
 from training.synth.keypoints import farthest_points
 from training.synth.mesh import PRIMITIVES, Mesh, load_mesh, primitive, simplified
-from training.synth.render import Instance, Renderer
+from training.synth.render import Instance, Lights, Renderer, ShadowMap
 from training.synth.scene import SceneOptions, look_at, random_rotation, sample_camera, sample_pose
 
 RECIPES = Path(__file__).parents[2] / 'config' / 'recipes'
@@ -63,6 +63,16 @@ def test_coordinates_hit_the_pixel_they_are_drawn_in(
         assert on_face.max() < 1e-4
         seen = Camera(K, SIZE).project(apply(T, points))
         assert np.abs(seen - np.stack((columns, rows), axis=1)).max() < 0.1
+
+
+def test_two_renderers_in_one_process_do_not_mix() -> None:
+    """Each draws into its own context, whichever was made or used last."""
+    first, second = Renderer(), Renderer()
+    first.upload('thing', primitive('ball'))
+    second.upload('thing', primitive('box'))
+    thing = [Instance('thing', make_pose(0.2 * np.eye(3), np.array([0, 0, 0.8])))]
+    shown = [r.targets(thing, K, SIZE)[1].sum() for r in (first, second, first, second)]
+    assert shown[:2] == shown[2:] and shown[0] != shown[1]
 
 
 def test_nearer_instance_hides_the_farther(renderer: Renderer) -> None:
@@ -171,3 +181,28 @@ def test_simplified_keeps_the_shape() -> None:
     small = simplified(ball, 100)
     assert isinstance(small, Mesh) and len(small.faces) <= 120 < len(ball.faces)
     np.testing.assert_allclose(small.bounds_m, ball.bounds_m, atol=0.05)
+
+
+def test_shadow_map_shades_what_the_light_does_not_reach(renderer: Renderer) -> None:
+    """A ball over a plate: the plate is dark exactly where the ray to the light meets the ball."""
+    plate = Instance('box', make_pose(np.diag([2.0, 2.0, 0.02]), np.array([0, 0, 1.0])))
+    center, radius_m = np.array([0.02, -0.03, 0.85]), 0.05
+    ball = Instance('ball', make_pose(2 * radius_m * np.eye(3), center))
+    to_light = np.array([0.5, -0.3, -1.0]) / np.linalg.norm([0.5, -0.3, -1.0])
+    lights = Lights(
+        np.stack((to_light, to_light, to_light)), np.diag([1.0, 0, 0])[:, :1] * np.ones(3),
+        np.full(3, 0.2), np.full(3, 0.2), np.array([0, 0, -1.0]),
+    )  # fmt: skip
+    shadow = ShadowMap(np.array([0, 0, 0.95]), 0.4, depth=1.0, softness_m=0.0)
+    plain = renderer.picture([plate, ball], lights, K, SIZE)[..., 0].astype(int)
+    shaded = renderer.picture([plate, ball], lights, K, SIZE, None, shadow)[..., 0].astype(int)
+    coordinates, identity = renderer.targets([plate, ball], K, SIZE)
+    rows, columns = np.nonzero(identity == 1)
+    points = apply(plate.T_cam_obj, coordinates[rows, columns])
+    along = (center - points) @ to_light
+    distance = np.linalg.norm(points + along[:, None] * to_light - center, axis=1)
+    dark = shaded[rows, columns] < 0.8 * plain[rows, columns]
+    assert dark[distance < 0.8 * radius_m].all() and (distance < 0.8 * radius_m).sum() > 50
+    assert not dark[distance > 1.25 * radius_m].any()
+    without = renderer.picture([plate, ball], lights, K, SIZE)[..., 0]
+    np.testing.assert_array_equal(without, plain)  # it is off again

@@ -8,6 +8,13 @@ import cv2
 import numpy as np
 
 _NOISE_PX = 512
+# OpenCV names a pattern by its second row and column; keys are where red is.
+_DEMOSAICING = {
+    (0, 0): cv2.COLOR_BayerBG2RGB,
+    (0, 1): cv2.COLOR_BayerGB2RGB,
+    (1, 0): cv2.COLOR_BayerGR2RGB,
+    (1, 1): cv2.COLOR_BayerRG2RGB,
+}
 
 
 @dataclass(frozen=True)
@@ -17,7 +24,10 @@ class AugmentOptions:
     color: float = 1.0  # contrast, brightness, gamma and white balance
     blur: float = 0.35  # share of pictures that are blurred (defocus or motion)
     resolution: float = 0.3  # share of pictures that went through a smaller size
-    noise: float = 12.0  # largest standard deviation, in grey levels
+    vignette: float = 0.0  # share of pictures that are darker towards one side or all round
+    bayer: float = 0.0  # share of pictures that went through a colour filter and back
+    noise: float = 12.0  # largest standard deviation of the read noise, in grey levels
+    shot_noise: float = 0.0  # the same of the noise of light itself, at half of full brightness
     jpeg: float = 0.3  # share of pictures that went through JPEG
     cutout: float = 0.2  # share of pictures with a flat patch pasted over
 
@@ -41,10 +51,14 @@ class Augmenter:
             picture = _blur(rng, picture)
         if rng.random() < options.resolution:
             picture = _resolution(rng, picture)
+        if options.vignette > 0 and rng.random() < options.vignette:
+            picture = _vignette(rng, picture)
         if options.color > 0:
             picture = cv2.LUT(picture, _tone_curves(rng, options.color))
-        if options.noise > 0:
+        if options.noise > 0 or options.shot_noise > 0:
             picture = self._noise(rng, picture)
+        if options.bayer > 0 and rng.random() < options.bayer:
+            picture = _bayer(rng, picture)
         if rng.random() < options.jpeg:
             picture = _jpeg(rng, picture)
         return picture
@@ -52,8 +66,15 @@ class Augmenter:
     def _noise(self, rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
         height, width = picture.shape[:2]
         y, x = rng.integers(0, len(self.bank) - np.array((height, width)) + 1)
-        sigma = self.options.noise * rng.random() ** 2
-        noise = self.bank[y : y + height, x : x + width] * np.float32(sigma)
+        read = self.options.noise * rng.random() ** 2
+        noise = self.bank[y : y + height, x : x + width] * np.float32(read)
+        if self.options.shot_noise > 0:
+            # Of n photons the count varies by the root of n; grey levels are about its root, too,
+            # so that the noise is nearly even but for the darkest.
+            shot = self.options.shot_noise * rng.random() ** 2
+            level = np.sqrt(np.arange(256) / 127.5)
+            sigma = np.sqrt(read**2 + (shot * np.minimum(level, 1.0)) ** 2).astype(np.float32)
+            noise = self.bank[y : y + height, x : x + width] * sigma[picture]
         return np.clip(picture + noise, 0, 255).astype(np.uint8)
 
 
@@ -67,6 +88,25 @@ def _tone_curves(rng: np.random.Generator, strength: float) -> np.ndarray:
     curve = curve * np.exp(rng.normal(0, 0.2 * strength)) + rng.normal(0, 0.06 * strength)
     curves = curve[:, None] * np.exp(rng.normal(0, 0.08 * strength, 3))
     return (np.clip(curves, 0, 1) * 255 + 0.5).astype(np.uint8)[None]
+
+
+def _vignette(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+    """Darker with the square of the distance from a point in or beside the picture."""
+    height, width = picture.shape[:2]
+    x0, y0 = rng.uniform(-0.5, 1.5, 2)
+    x, y = np.arange(width) / width - x0, np.arange(height) / height - y0
+    squared = (y[:, None] ** 2 + x[None, :] ** 2).astype(np.float32)
+    gain = 1.0 - rng.uniform(0.1, 0.6) * squared / squared.max()
+    return (picture * gain[..., None]).astype(np.uint8)
+
+
+def _bayer(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+    """One colour a pixel, the others guessed from its neighbours, as most sensors do."""
+    mosaic = picture[..., 1].copy()
+    red_y, red_x = rng.integers(0, 2, 2)
+    mosaic[red_y::2, red_x::2] = picture[red_y::2, red_x::2, 0]
+    mosaic[1 - red_y :: 2, 1 - red_x :: 2] = picture[1 - red_y :: 2, 1 - red_x :: 2, 2]
+    return np.asarray(cv2.demosaicing(mosaic, _DEMOSAICING[red_y, red_x]))
 
 
 def _blur(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:

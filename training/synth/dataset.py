@@ -43,13 +43,13 @@ class DatasetOptions:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """picture (h, w, 3) uint8; keypoints_px (K, 2) in it; the rest as the names say.
-
-    T_net_px (3, 3) maps pixels of the imitated camera's whole picture to pixels of `picture`.
+class View:
+    """What a network is shown, and what there is to find: picture (h, w, 3) uint8, K (3, 3) of the
+    camera that sees just this picture, keypoints_px (K, 2) in it; the rest as the names say.
     """
 
     picture: np.ndarray
+    K: np.ndarray
     thing: int  # which of the data set's objects
     T_cam_obj: np.ndarray  # of the labels: for symmetric objects the canonical pose
     present: bool
@@ -57,6 +57,15 @@ class Sample:
     box_center_px: np.ndarray
     box_size_px: np.ndarray
     visible: float
+
+
+@dataclass(frozen=True)
+class Sample(View):
+    """A view that was rendered.
+
+    T_net_px (3, 3) maps pixels of the imitated camera's whole picture to pixels of `picture`.
+    """
+
     T_net_px: np.ndarray
     scene: Scene
 
@@ -137,7 +146,9 @@ class Dataset:
         options, thing = self.options, self.things[index]
         K = T_net_px @ scene.K
         size = options.input_size
-        rendered = self.renderer.picture(scene.instances, scene.lights, K, size, scene.shadow)
+        rendered = self.renderer.picture(
+            scene.instances, scene.lights, K, size, scene.shadow, scene.shadow_map
+        )
         background = self.backgrounds.sample(rng, size)
         cover = rendered[..., 3:].astype(np.uint16)
         picture = (rendered[..., :3] + (background * (255 - cover) + 127) // 255).astype(np.uint8)
@@ -147,6 +158,7 @@ class Dataset:
         T_cam_obj = canonical(scene.T_cam_obj, thing.symmetries)
         return Sample(
             picture=picture,
+            K=K,
             thing=index,
             T_cam_obj=T_cam_obj,
             present=scene.present and visible >= options.visible_min,

@@ -7,8 +7,11 @@ through EGL.
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 import cv2
 import moderngl
@@ -31,18 +34,32 @@ void main() {
 }
 """
 
-# Lambert under three lights and a two-coloured sky, a highlight of the first light; a solid
-# texture may hide the paint. Square and square root stand for the sRGB curve, exp2 for
-# Blinn-Phong's power: half the time on a CPU.
+# Lambert under three lights and a two-coloured sky, a highlight of the first light, which is held
+# off where its shadow map says so; a solid texture may hide the paint. Square and square root
+# stand for the sRGB curve, exp2 for Blinn-Phong's power: half the time on a CPU.
 _SHADE = """
 #version 330
 uniform vec3 light_dir[3]; uniform vec3 light_color[3];
 uniform vec3 sky; uniform vec3 ground; uniform vec3 up_cam;
 uniform float gloss; uniform float shininess;
 uniform vec4 texture_freq; uniform vec3 texture_color; uniform float texture_mix;
+uniform mat4 map_from_cam; uniform sampler2DShadow shadow_map;
+uniform float shadow_depth; uniform float shadow_softness;
 in vec3 p_obj; in vec3 p_cam; in vec3 n_cam; in vec3 albedo;
 out vec4 fragment;
 float hash(vec3 p) { return fract(sin(dot(p, vec3(12.9898, 78.233, 37.719))) * 43758.5453); }
+float lit(vec3 n) {
+    // Where the surface is nearly along the light, its own map must not shade it: a step outwards.
+    vec3 q = (map_from_cam * vec4(p_cam + 0.006 * n, 1.0)).xyz;
+    if (shadow_depth == 0.0 || any(lessThan(q, vec3(0.0))) || any(greaterThan(q, vec3(1.0))))
+        return 1.0;
+    float sum = 0.0;
+    for (int i = 0; i < 9; i++) {
+        vec2 tap = 0.5 * vec2(i % 3, i / 3) - 0.5;
+        sum += texture(shadow_map, vec3(q.xy + shadow_softness * tap, q.z));
+    }
+    return 1.0 - shadow_depth * (1.0 - sum / 9.0);
+}
 void main() {
     vec3 view = normalize(-p_cam);
     vec3 n = normalize(n_cam);
@@ -56,9 +73,11 @@ void main() {
     }
     base = clamp(base, 0.0, 1.0);
     vec3 light = mix(ground, sky, 0.5 + 0.5 * dot(n, up_cam));
-    for (int i = 0; i < 3; i++) light += light_color[i] * max(dot(n, light_dir[i]), 0.0);
+    vec3 first = light_color[0] * lit(n);
+    light += first * max(dot(n, light_dir[0]), 0.0);
+    for (int i = 1; i < 3; i++) light += light_color[i] * max(dot(n, light_dir[i]), 0.0);
     float h = max(dot(n, normalize(light_dir[0] + view)), 0.0);
-    vec3 shine = gloss * light_color[0] * exp2(1.44 * shininess * (h - 1.0));
+    vec3 shine = gloss * first * exp2(1.44 * shininess * (h - 1.0));
     fragment = vec4(sqrt(clamp(base * base * light + shine, 0.0, 1.0)), 1.0);
 }
 """
@@ -79,7 +98,16 @@ out vec4 fragment;
 void main() { fragment = vec4(p_obj, identity); }
 """
 
+_DEPTH = """
+#version 330
+in vec3 p_obj; in vec3 p_cam; in vec3 n_cam; in vec3 albedo;
+void main() {}
+"""
+
+_Method = TypeVar('_Method', bound=Callable[..., Any])
+
 NEAR_M, FAR_M = 0.02, 20.0
+_SHADOW_MAP_PX = 192
 
 
 @dataclass(frozen=True)
@@ -120,6 +148,19 @@ class Lights:
 
 
 @dataclass(frozen=True)
+class ShadowMap:
+    """What the first light does not reach, within `radius_m` round a point of the camera frame.
+
+    depth: 0 is no shadow, 1 a black one; softness_m: width of its edge.
+    """
+
+    center_cam: np.ndarray
+    radius_m: float
+    depth: float
+    softness_m: float
+
+
+@dataclass(frozen=True)
 class Shadow:
     """Shadow of instance 0 on a plane: T_cam_shadow (4, 4) flattens the object onto it; darkness
     in 0..1.
@@ -147,8 +188,30 @@ def clip_from_cam(K: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     )
 
 
+def clip_from_light(direction_cam: np.ndarray, shadow_map: ShadowMap) -> np.ndarray:
+    """GL projection (4, 4) of a light that shines along parallel rays: towards it is nearer."""
+    z = -direction_cam / np.linalg.norm(direction_cam)
+    x = np.cross(z, (0.0, 1.0, 0.0) if abs(z[1]) < 0.9 else (1.0, 0.0, 0.0))
+    x /= np.linalg.norm(x)
+    clip = np.eye(4)
+    clip[:3, :3] = np.stack((x, np.cross(z, x), z)) / shadow_map.radius_m
+    clip[:3, 3] = -clip[:3, :3] @ shadow_map.center_cam
+    return clip
+
+
+def _current(method: _Method) -> _Method:
+    """GL draws into the context that is current, whoever is asked: make it the asked one's."""
+
+    @functools.wraps(method)
+    def wrapped(self: Renderer, *arguments: Any) -> Any:
+        with self.context:
+            return method(self, *arguments)
+
+    return cast(_Method, wrapped)
+
+
 class Renderer:
-    """Holds a GL context and the uploaded meshes. One per process."""
+    """Holds a GL context and the uploaded meshes; made anew in every process."""
 
     def __init__(self, supersample: float = 1.5):
         os.environ.setdefault('LP_NUM_THREADS', '0')  # one process a core is fastest on llvmpipe
@@ -157,11 +220,17 @@ class Renderer:
         self.supersample = supersample
         self.programs = {
             name: self.context.program(vertex_shader=_VERTEX, fragment_shader=fragment)
-            for name, fragment in (('shade', _SHADE), ('shadow', _SHADOW), ('target', _TARGET))
-        }
+            for name, fragment in (
+                ('shade', _SHADE), ('shadow', _SHADOW), ('target', _TARGET), ('depth', _DEPTH),
+            )
+        }  # fmt: skip
+        self.shadow_map = self.context.depth_texture((_SHADOW_MAP_PX, _SHADOW_MAP_PX))
+        self.shadow_map.repeat_x = self.shadow_map.repeat_y = False
+        self.shadow_buffer = self.context.framebuffer(depth_attachment=self.shadow_map)
         self.arrays: dict[tuple[str, str], moderngl.VertexArray] = {}
         self.buffers: dict[tuple[tuple[int, int], str], moderngl.Framebuffer] = {}
 
+    @_current
     def upload(self, name: str, mesh: Mesh) -> None:
         """Make `mesh` known under `name`."""
         data = np.hstack((mesh.vertices_m, mesh.normals, mesh.colors)).astype('f4')
@@ -186,6 +255,7 @@ class Renderer:
         buffer.clear(0.0, 0.0, 0.0, 0.0, depth=1.0)
         return buffer
 
+    @_current
     def picture(
         self,
         instances: list[Instance],
@@ -193,8 +263,10 @@ class Renderer:
         K: np.ndarray,
         size: tuple[int, int],
         shadow: Shadow | None = None,
+        shadow_map: ShadowMap | None = None,
     ) -> np.ndarray:
         """(H, W, 4) uint8: colour premultiplied with the coverage, and the coverage."""
+        self._light_up(instances, lights, shadow_map)
         # Anti-aliased by rendering larger and averaging: llvmpipe's multisampling costs four times
         # as much.
         large = (round(size[0] * self.supersample), round(size[1] * self.supersample))
@@ -220,11 +292,30 @@ class Renderer:
         )
         return cv2.resize(rendered, size, interpolation=cv2.INTER_AREA)
 
+    def _light_up(
+        self, instances: list[Instance], lights: Lights, shadow_map: ShadowMap | None
+    ) -> None:
+        """Draw the depths that the first light sees, for `shade` to compare with."""
+        program = self.programs['shade']
+        program['shadow_depth'].value = shadow_map.depth if shadow_map else 0.0
+        if shadow_map is None:
+            return
+        clip_from_world = clip_from_light(lights.directions[0], shadow_map)
+        self.shadow_buffer.use()
+        self.shadow_buffer.clear(depth=1.0)
+        for instance in instances:
+            self._draw('depth', instance, clip_from_world, instance.material)
+        map_from_clip = 0.5 * np.eye(4) + 0.5 * np.outer((1, 1, 1, 1), (0, 0, 0, 1))
+        program['map_from_cam'].write((map_from_clip @ clip_from_world).T.astype('f4').tobytes())
+        program['shadow_softness'].value = shadow_map.softness_m / (2 * shadow_map.radius_m)
+        self.shadow_map.use(0)
+
     def _shadow(self, instance: Instance, project: np.ndarray, shadow: Shadow) -> None:
         self.programs['shadow']['darkness'].value = shadow.darkness
         flat = Instance(instance.mesh, shadow.T_cam_shadow)
         self._draw('shadow', flat, project, instance.material)
 
+    @_current
     def targets(
         self, instances: list[Instance], K: np.ndarray, size: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 from pose_node.core.geometry import exp_so3, make_pose
 
 from .mesh import PRIMITIVES
-from .render import Instance, Lights, Material, Shadow
+from .render import Instance, Lights, Material, Shadow, ShadowMap
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class SceneOptions:
     negatives: float = 0.06  # share of pictures without the object
     tint: float = 0.35  # how far the object's colours stray from its paint; log scale
     repaint: float = 0.08  # share of pictures with the object's paint replaced by a random one
-    shadow: float = 0.5  # share of pictures with a cast shadow
+    shadow: float = 0.5  # share of pictures with a shadow on the ground below the object
+    shadow_map: float = 0.0  # share of pictures in which things shade each other and themselves
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Scene:
     instances: list[Instance]
     lights: Lights
     shadow: Shadow | None
+    shadow_map: ShadowMap | None = None
 
 
 def sample_camera(rng: np.random.Generator, options: SceneOptions) -> np.ndarray:
@@ -123,7 +125,15 @@ def sample_scene(
     shadow = None
     if present and rng.random() < options.shadow:
         shadow = _shadow(rng, T_cam_obj, lights, bounds_m[0, 2])
-    return Scene(K, T_cam_obj, present, instances, lights, shadow)
+    shadow_map = None
+    if options.shadow_map > 0.0 and rng.random() < options.shadow_map:
+        shadow_map = ShadowMap(
+            T_cam_obj[:3, 3],
+            1.5 * size_m,
+            depth=float(rng.uniform(0.4, 1.0)),
+            softness_m=float(rng.uniform(0.0, 0.12)) * size_m,
+        )
+    return Scene(K, T_cam_obj, present, instances, lights, shadow, shadow_map)
 
 
 def _any_mesh(rng: np.random.Generator, extra_meshes: dict[str, float]) -> tuple[str, float]:

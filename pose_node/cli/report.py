@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 
 from .charts import Plot, edges_between, histogram, runs
-from .report_style import STYLE
+from .page import card, nees_chart, nees_text, nothing, number, page, section, table_of
 
 _WIDTH = 1040
 _LIMIT = 0.1  # of the diameter: a pose nearer than this counts as right
 _PERCENTILES = (50, 90, 99)
-# Of the chi-square distribution with 6 degrees of freedom: what NEES follows if covariances hold.
-_NEES_MEAN, _NEES_MEDIAN, _NEES_95 = 6.0, 5.348, 12.592
 
 _KINDS = {
     'good': 'found, ADD below 10 %',
@@ -38,20 +36,13 @@ def write_report(results: dict[str, Any], folder: Path) -> Path:
     sections = [
         _headline(results, frames),
         _checks(results.get('checks', [])),
-        _section('Pose error over time', _errors(frames)),
-        _section('Does the node know how good it is?', _honesty(frames)),
-        _section('Latency', _latency(frames)),
-        _section('Frames', _pictures(results.get('pictures', []), folder)),
+        section('Pose error over time', _errors(frames)),
+        section('Does the node know how good it is?', _honesty(frames)),
+        section('Latency', _latency(frames)),
+        section('Frames', _pictures(results.get('pictures', []), folder)),
     ]
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f'<title>{escape(title)}</title><style>{STYLE}</style></head>\n'
-        f'<body><main>\n{chr(10).join(sections)}\n</main></body></html>\n'
-    )
     path = folder / 'report.html'
-    path.write_text(page, encoding='utf-8')
+    path.write_text(page(title, sections), encoding='utf-8')
     return path
 
 
@@ -89,14 +80,6 @@ def kind_of(frame: dict[str, Any]) -> str:
     return 'hidden' if visible > 0.0 else 'empty'
 
 
-def _section(title: str, body: str) -> str:
-    return f'<section><h2>{escape(title)}</h2>{body}</section>'
-
-
-def _number(value: float, digits: int = 1, unit: str = '') -> str:
-    return f'{value:.{digits}f}{unit}' if math.isfinite(value) else '–'
-
-
 def _headline(results: dict[str, Any], frames: Frames) -> str:
     seen = [f for f in frames if f['visible'] >= 0.5]
     empty = [f for f in frames if f['visible'] == 0.0]
@@ -106,10 +89,10 @@ def _headline(results: dict[str, Any], frames: Frames) -> str:
     p50, _, p99 = percentiles(column(frames, 'latency_ms'))
     half = 'with half or more visible'
     cards = (
-        _card('Found', _share(found, seen), f'{len(found)} of {len(seen)} frames {half}'),
-        _card('ADD < 0.1 d', _share(right, seen), f'{len(right)} of {len(seen)} frames {half}'),
-        _card('False poses', str(len(false)), f'in {len(empty)} frames without the object'),
-        _card('Latency p50', _number(p50, 0, ' ms'), f'p99 {_number(p99, 0, " ms")}'),
+        card('Found', _share(found, seen), f'{len(found)} of {len(seen)} frames {half}'),
+        card('ADD < 0.1 d', _share(right, seen), f'{len(right)} of {len(seen)} frames {half}'),
+        card('False poses', str(len(false)), f'in {len(empty)} frames without the object'),
+        card('Latency p50', number(p50, 0, ' ms'), f'p99 {number(p99, 0, " ms")}'),
     )
     checks = results.get('checks', [])
     kept = sum(bool(check['passed']) for check in checks)
@@ -135,13 +118,6 @@ def _share(part: Sequence[Any], whole: Sequence[Any]) -> str:
     return f'{100 * len(part) / len(whole):.1f} %' if whole else '–'
 
 
-def _card(name: str, value: str, note: str) -> str:
-    return (
-        f'<div class="card"><span>{escape(name)}</span><strong>{escape(value)}</strong>'
-        f'<small>{escape(note)}</small></div>'
-    )
-
-
 def _checks(checks: Sequence[dict[str, Any]]) -> str:
     rows = [
         f'<tr><td>{escape(check["name"])}</td><td class="n">{100 * check["value"]:.1f} %</td>'
@@ -151,22 +127,11 @@ def _checks(checks: Sequence[dict[str, Any]]) -> str:
         for check in checks
     ]
     head = '<tr><th>share of frames with …</th><th>measured</th><th>wanted</th><th></th></tr>'
-    return _section('Promises', _table(head, rows))
+    return section('Promises', table_of(head, rows))
 
 
 def _sign(wanted: str) -> str:
     return wanted.replace('>=', '≥').replace('<=', '≤')
-
-
-def _table(head: str, rows: Sequence[str]) -> str:
-    return (
-        f'<div class="chart"><table><thead>{head}</thead>'
-        f'<tbody>{"".join(rows)}</tbody></table></div>'
-    )
-
-
-def _nothing(text: str) -> str:
-    return f'<p class="nothing">{escape(text)}</p>'
 
 
 def _legend(kinds: Sequence[str]) -> str:
@@ -177,7 +142,7 @@ def _legend(kinds: Sequence[str]) -> str:
 def _errors(frames: Frames) -> str:
     """ADD over time on a log axis; below it visibility and what became of each frame."""
     if not frames:
-        return _nothing('The bag had no frames.')
+        return nothing('The bag had no frames.')
     stamps_s = column(frames, 'stamp_s')
     edges = edges_between(stamps_s)
     time = (float(edges[0]), float(edges[-1]))
@@ -227,11 +192,11 @@ def _honesty(frames: Frames) -> str:
     nees = column(frames, 'nees')
     nees = nees[np.isfinite(nees)]
     if not both.any() and not len(nees):
-        return _nothing('No pose was found that could be compared with the truth.')
+        return nothing('No pose was found that could be compared with the truth.')
     charts = (_claims(frames, error_mm, sigma_mm) if both.any() else '') + (
-        _nees_chart(nees) if len(nees) else ''
+        nees_chart(nees) if len(nees) else ''
     )
-    return f'<div class="pair">{charts}</div>{_nees_text(nees) if len(nees) else ""}'
+    return f'<div class="pair">{charts}</div>{nees_text(nees) if len(nees) else ""}'
 
 
 def _claims(frames: Frames, error_mm: np.ndarray, sigma_mm: np.ndarray) -> str:
@@ -249,42 +214,10 @@ def _claims(frames: Frames, error_mm: np.ndarray, sigma_mm: np.ndarray) -> str:
     return plot.svg('position error against the claimed sigma')
 
 
-def _nees_chart(nees: np.ndarray) -> str:
-    high, bins = 30.0, 30
-    counts, edges = histogram(nees, high, bins)
-    x = np.linspace(0.0, high, 121)
-    # Density of chi-square with 6 degrees of freedom, in frames a bin.
-    expected = x**2 * np.exp(-x / 2) / 16 * len(nees) * high / bins
-    plot = Plot((510, 330), (0.0, high), (0.0, 1.15 * max(counts.max(), expected.max())))
-    plot.axes('NEES (30 and more in the last bin)', 'frames')
-    for count, left, right in zip(counts.tolist(), edges[:-1], edges[1:]):
-        plot.block((left, right), (0.0, count), 'bar', f'{left:.0f}..{right:.0f}: {count} frames')
-    plot.line(x.tolist(), expected.tolist(), 'even')
-    plot.upright(_NEES_95, '95 % expected left of this')
-    return plot.svg('histogram of NEES, and the chi-square density')
-
-
-def _nees_text(nees: np.ndarray) -> str:
-    inside = 100 * float(np.mean(nees <= _NEES_95))
-    mean, median = float(nees.mean()), float(np.median(nees))
-    word = 'the claim holds'
-    if inside < 85:
-        word = 'the node is too sure of itself'
-    elif inside > 99 and mean < _NEES_MEAN / 2:
-        word = 'the node is more careful than it need be'
-    return (
-        f'<p>NEES is the squared pose error in units of the covariance the node publishes. '
-        f'Over {len(nees)} frames its mean is <b>{mean:.1f}</b> (expected {_NEES_MEAN:.0f}), '
-        f'its median <b>{median:.1f}</b> (expected {_NEES_MEDIAN:.1f}). '
-        f'<b>{inside:.1f} %</b> of the frames lie within the 95 % region: {word}. '
-        'The curve is the chi-square density with 6 degrees of freedom.</p>'
-    )
-
-
 def _latency(frames: Frames) -> str:
     values = column(frames, 'latency_ms')
     values = values[np.isfinite(values)]
-    chart = _latency_chart(values) if len(values) else _nothing('No latency was measured.')
+    chart = _latency_chart(values) if len(values) else nothing('No latency was measured.')
     return chart + _queue(frames, values) + _stages(frames, values)
 
 
@@ -332,18 +265,18 @@ def _stages(frames: Frames, latency_ms: np.ndarray) -> str:
     for name, row in table.items():
         value = work.get(name, 0.0)
         share = 100 * value / longest if longest > 0 and math.isfinite(value) else 0.0
-        cells = ''.join(f'<td class="n">{_number(value)}</td>' for value in row)
+        cells = ''.join(f'<td class="n">{number(value)}</td>' for value in row)
         rows.append(
             f'<tr><td>{escape(name)}</td>{cells}'
             f'<td class="wide"><div class="share" style="width:{share:.1f}%"></div></td></tr>'
         )
     head = ''.join(f'<th>p{p}, ms</th>' for p in _PERCENTILES)
-    return _table(f'<tr><th>stage</th>{head}<th class="wide">p50</th></tr>', rows)
+    return table_of(f'<tr><th>stage</th>{head}<th class="wide">p50</th></tr>', rows)
 
 
 def _pictures(pictures: Sequence[dict[str, str]], folder: Path) -> str:
     if not pictures:
-        return _nothing('No pictures were recorded.')
+        return nothing('No pictures were recorded.')
     return f'<div class="pictures">{"".join(_figure(p, folder) for p in pictures)}</div>'
 
 
@@ -353,5 +286,5 @@ def _figure(picture: dict[str, str], folder: Path) -> str:
         data = base64.b64encode(path.read_bytes()).decode('ascii')
         shown = f'<img alt="{caption}" src="data:image/jpeg;base64,{data}">'
     else:
-        shown = _nothing(f'{picture["jpeg"]} is missing.')
+        shown = nothing(f'{picture["jpeg"]} is missing.')
     return f'<figure>{shown}<figcaption>{caption}</figcaption></figure>'

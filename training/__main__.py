@@ -27,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
         '--workers', type=int, default=1, help='processes that render beside the training'
     )
     parser.add_argument('--threads', type=int, default=2, help='threads of the training')
+    parser.add_argument(
+        '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='fit: what trains'
+    )
     options = parser.parse_args(arguments)
     try:
         run(options)
@@ -62,7 +65,13 @@ def run(options: argparse.Namespace) -> None:
             [options.only] if options.only else ['pose', *(['locator'] if recipe.locator else [])]
         )
         for kind in kinds:
-            fit(recipe, kind, workers=options.workers, threads=options.threads)
+            fit(
+                recipe,
+                kind,
+                workers=options.workers,
+                threads=options.threads,
+                device=options.device,
+            )
     if step in ('evaluate', 'all'):
         from .steps.evaluate import evaluate
 

@@ -37,6 +37,16 @@ class FitOptions:
     sigma_px: float = 1.0  # of the targets, in map pixels
     start: str = ''  # whose weights to start from: a recipe beside this one, a bundle's folder
     held_out: int = 1024  # samples of another seed that evaluate and calibrate
+    precision: str = 'fp32'  # or 'bf16': half the bits for what bears it
+    # Samples between validations, after which the best averaged weights are kept; 0 is never, and
+    # the last ones are kept.
+    validate_every: int = 0
+    validate_on: int = 256  # samples of a third seed, and pictures of `validation`
+    validation: Path | None = None  # a BOP data set by another renderer, which then decides alone
+
+    def __post_init__(self) -> None:
+        if self.precision not in ('fp32', 'bf16'):
+            raise PoseNodeError(f"precision is {self.precision!r}, wanted 'fp32' or 'bf16'")
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,14 @@ class Recipe:
     pose: FitOptions = field(default_factory=FitOptions)
     locate: FitOptions = field(default_factory=FitOptions)
     path: Path = Path()
+
+    def fit_options(self, kind: str) -> FitOptions:
+        """Those of the network of `kind`, 'pose' or 'locator'."""
+        return self.pose if kind == 'pose' else self.locate
+
+    def dataset_options(self, kind: str) -> DatasetOptions:
+        """What the network of `kind` is shown."""
+        return self.dataset if kind == 'pose' else self.locator_dataset
 
     @property
     def cache(self) -> Path:

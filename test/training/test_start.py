@@ -18,8 +18,9 @@ from torch import nn
 from pose_node.core.errors import PoseNodeError
 from pose_node.runtime.backends.onnx import OnnxBackend
 from training.recipe import Recipe, load_recipe
+from training.steps.checkpoint import build, load_trained
 from training.steps.export import export
-from training.steps.fit import build, fit, load_trained
+from training.steps.fit import fit
 from training.steps.start import start_from
 
 MESH = Path(__file__).parents[2] / 'bundles' / 'drill' / 'drill.ply'

@@ -91,15 +91,18 @@ class Lite0(nn.Module):
             channels = outputs
         self._blocks = nn.ModuleList(blocks)
         self.channels = [c for at, c in TAPS.items() if at < len(blocks)]
+        for module in self._kept():
+            module.requires_grad_(False)
+
+    def _kept(self) -> list[nn.Module]:
+        blocks = self._blocks[: self.frozen]
+        return [self._conv_stem, self._bn0, *blocks] if self.frozen else []
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        trains = torch.is_grad_enabled()
         features = []
-        with torch.set_grad_enabled(trains and self.frozen == 0):
-            x = F.relu6(self._bn0(self._conv_stem(x)))
+        x = F.relu6(self._bn0(self._conv_stem(x)))
         for index, block in enumerate(self._blocks):
-            with torch.set_grad_enabled(trains and index >= self.frozen):
-                x = block(x)
+            x = block(x)
             if index in TAPS:
                 features.append(x)
         return features
@@ -107,8 +110,8 @@ class Lite0(nn.Module):
     def train(self, mode: bool = True) -> Lite0:
         """Frozen layers stay in evaluation mode, or their statistics would drift."""
         super().train(mode)
-        if mode and self.frozen:
-            for module in (self._bn0, *self._blocks[: self.frozen]):
+        if mode:
+            for module in self._kept():
                 module.train(False)
         return self
 

@@ -50,7 +50,7 @@ class Locator(nn.Module):
         x = self.join(
             torch.cat((F.interpolate(f16, size=f8.shape[2:], mode='nearest'), f8), dim=1)
         )
-        return self.centers(x), self.boxes(x)
+        return self.centers(x).float(), self.boxes(x).float()
 
 
 def locator_loss(

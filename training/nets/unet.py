@@ -74,7 +74,7 @@ class HeatmapUNet(nn.Module):
             logits = weight @ x.reshape(n, channels, h * w) + bias
         else:
             logits = self.head(x).reshape(n, self.keypoints, h * w)
-        return F.log_softmax(logits, dim=2).reshape(n, self.keypoints, h, w)
+        return F.log_softmax(logits.float(), dim=2).reshape(n, self.keypoints, h, w)
 
 
 def heatmap_loss(log_maps: Tensor, targets: Tensor) -> Tensor:

@@ -14,26 +14,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from rich.progress import track
 from scipy import optimize, special, stats
 
-from pose_node.core import heatmap, metrics
-from pose_node.core.camera import Camera
+from pose_node.core import metrics
 from pose_node.core.geometry import apply
-from pose_node.core.pnp import PoseEstimate, solve_pnp
+from pose_node.core.pnp import PoseEstimate
 from pose_node.runtime.score import score_features
 
-from ..nets import locator, unet
 from ..recipe import Recipe
 from ..synth.dataset import Dataset, Sample
 from ..synth.things import Thing
-from .feed import normalise
-from .fit import load_trained
+from .checkpoint import load_trained
+from .judge import MIN_VARIANCE_PX2, THRESHOLD, add_share, heatmaps, highest_boxes, solve
 
 _HELD_OUT_SEED = 1_000_003
-_THRESHOLD = 0.1  # a keypoint counts above this share of the best one's peak
-_MIN_VARIANCE_PX2 = 0.01
 _SCORE_NAMES = ('confidence', 'inlier_share', 'rms')
 
 
@@ -70,15 +65,15 @@ def _evaluate_pose(recipe: Recipe) -> dict[str, Any]:
         dataset.crop(first + n)
         for n in track(range(recipe.pose.held_out), 'render held-out crops')
     ]
-    maps = _maps(network, samples)
+    maps = heatmaps(network, samples)
     objects = {}
     for index, thing in enumerate(dataset.things):
         own = [i for i, sample in enumerate(samples) if sample.thing == index]
         objects[thing.name] = _calibrate(recipe, thing, [samples[i] for i in own], maps[own])
     return {
         'samples': len(samples),
-        'threshold': _THRESHOLD,
-        'min_variance_px2': _MIN_VARIANCE_PX2,
+        'threshold': THRESHOLD,
+        'min_variance_px2': MIN_VARIANCE_PX2,
         'objects': objects,
     }
 
@@ -94,59 +89,31 @@ def _calibrate(
     return _report(tally, scale)
 
 
-def _maps(network: torch.nn.Module, samples: list[Sample]) -> np.ndarray:
-    maps = []
-    with torch.no_grad():
-        for i in track(range(0, len(samples), 32), 'network'):
-            batch = samples[i : i + 32]
-            pictures = torch.from_numpy(np.stack([s.picture for s in batch]))
-            index = torch.tensor([s.thing for s in batch])
-            maps.append(network(normalise(pictures), index).exp().numpy())
-    return np.concatenate(maps)
-
-
 def _tally(
     recipe: Recipe, thing: Thing, samples: list[Sample], maps: np.ndarray, scale: float
 ) -> Tally:
-    options = heatmap.DecodeOptions(
-        threshold=_THRESHOLD, scale=scale, min_variance_px2=_MIN_VARIANCE_PX2
-    )
     tally = Tally()
     for sample, sample_maps in zip(samples, maps, strict=True):
-        found = heatmap.decode(sample_maps, recipe.pose.sigma_px, options)
-        points_px = (found.points_px + 0.5) * unet.STRIDE - 0.5
-        covariances_px = found.covariances_px * unet.STRIDE**2
-        camera = Camera(sample.T_net_px @ sample.scene.K, recipe.dataset.input_size)
-        use = found.counts
-        estimate = solve_pnp(
-            thing.keypoints_obj[use], points_px[use], covariances_px[use], camera
-        )
+        answer = solve(sample, thing, sample_maps, recipe.pose.sigma_px, scale)
+        found, estimate = answer.keypoints, answer.estimate
         tally.present.append(sample.present)
         tally.visible.append(sample.visible)
         if sample.present:
-            tally.keypoint_px.append(np.linalg.norm(points_px - sample.keypoints_px, axis=1))
-        tally.add_share.append(_add_share(estimate, sample, thing))
+            errors = np.linalg.norm(answer.points_px - sample.keypoints_px, axis=1)
+            tally.keypoint_px.append(errors)
+        tally.add_share.append(add_share(estimate, sample, thing))
         trusted = sample.present and estimate.ok and tally.add_share[-1] < 0.5
         tally.nees.append(_nees(estimate, sample, thing) if trusted else np.inf)
-        inliers = np.zeros(len(use), bool)
-        residuals_px = np.full(points_px.shape, np.inf)
+        inliers = np.zeros(len(found.counts), bool)
+        residuals_px = np.full(answer.points_px.shape, np.inf)
         if estimate.ok:
-            inliers[use] = estimate.inliers
-            residuals_px = (
-                camera.project(apply(estimate.T_cam_obj, thing.keypoints_obj)) - points_px
-            )
+            inliers[found.counts] = estimate.inliers
+            seen_px = answer.camera.project(apply(estimate.T_cam_obj, thing.keypoints_obj))
+            residuals_px = seen_px - answer.points_px
         tally.features.append(
-            score_features(found.confidences, inliers, residuals_px, covariances_px)
+            score_features(found.confidences, inliers, residuals_px, answer.covariances_px)
         )
     return tally
-
-
-def _add_share(estimate: PoseEstimate, sample: Sample, thing: Thing) -> float:
-    if not (estimate.ok and sample.present):
-        return np.inf
-    vertices, poses = thing.coarse.vertices_m, sample.T_cam_obj @ thing.symmetries.transforms()
-    nearest_m = min(metrics.add(estimate.T_cam_obj, T, vertices) for T in poses)
-    return nearest_m / thing.mesh.diameter_m
 
 
 def _nees(estimate: PoseEstimate, sample: Sample, thing: Thing) -> float:
@@ -209,15 +176,8 @@ def _evaluate_locator(recipe: Recipe) -> dict[str, Any]:
         dataset.whole(options.ramp + n) for n in track(range(recipe.locate.held_out), 'locator')
     ]
     present = np.array([s.present for s in samples])
-    peaks, found = [], []
-    with torch.no_grad():
-        for sample in samples:
-            logits, boxes = network(normalise(torch.from_numpy(sample.picture[None])))
-            centers = torch.sigmoid(logits)[0, sample.thing].numpy()
-            peak, iou = best_box(centers, boxes[0].numpy(), sample)
-            peaks.append(peak)
-            found.append(iou > 0.5)
-    scores, right = np.array(peaks), np.array(found)
+    scores, ious = highest_boxes(network, samples)
+    right = ious > 0.5
     rows = {}
     for threshold in np.arange(0.1, 0.91, 0.05).round(2):
         hit = float((scores >= threshold)[present & right].sum())
@@ -233,18 +193,3 @@ def _evaluate_locator(recipe: Recipe) -> dict[str, Any]:
         'precision': round(rows[best][2], 4),
         'false_alarms': round(float((scores[~present] >= best).mean()), 4),
     }
-
-
-def best_box(centers: np.ndarray, boxes: np.ndarray, sample: Sample) -> tuple[float, float]:
-    """(height of the highest peak, IoU of its box with the true one; 0 without an object)."""
-    row, column = np.unravel_index(centers.argmax(), centers.shape)
-    dx, dy, log_w, log_h = boxes[:, row, column]
-    center = (np.array((column + dx, row + dy)) + 0.5) * locator.STRIDE - 0.5
-    size = np.exp((log_w, log_h))
-    if not sample.present:
-        return float(centers[row, column]), 0.0
-    low = np.maximum(center - size / 2, sample.box_center_px - sample.box_size_px / 2)
-    high = np.minimum(center + size / 2, sample.box_center_px + sample.box_size_px / 2)
-    shared = float(np.prod(np.clip(high - low, 0, None)))
-    union = float(np.prod(size) + np.prod(sample.box_size_px)) - shared
-    return float(centers[row, column]), shared / union

@@ -28,7 +28,8 @@ from pose_node.runtime.backends.onnx import OnnxBackend
 from ..nets import lite0, locator, unet
 from ..recipe import Recipe
 from ..synth.things import Thing, load_things
-from .fit import load_trained
+from .checkpoint import load_trained
+from .fit_log import read_log
 
 _OPSET = 17
 # Largest difference of a map's probability, or of a box number, that half precision may make.
@@ -224,8 +225,8 @@ def _locator(recipe: Recipe, calibration: dict[str, Any]) -> dict[str, Any]:
 
 
 def _log(recipe: Recipe, calibration: dict[str, Any]) -> bytes:
-    """Losses of both networks (every tenth line), figures on held-out renders and the versions at
-    work.
+    """Losses of both networks (every tenth line), figures of validations and on held-out renders,
+    and the versions at work.
     """
     log: dict[str, Any] = {
         'versions': {
@@ -236,10 +237,11 @@ def _log(recipe: Recipe, calibration: dict[str, Any]) -> bytes:
         'held_out': calibration,
     }
     for kind in ('pose', 'locator'):
-        path = recipe.cache / f'{kind}.jsonl'
-        if path.is_file():
-            lines = [json.loads(line) for line in path.read_text().splitlines()]
-            log[kind] = [*lines[::10], *lines[-1:]]
+        lines = read_log(recipe.cache / f'{kind}.csv')
+        losses = [line for line in lines if 'waited_share' in line]
+        figures = [line for line in lines if 'waited_share' not in line]
+        log[kind] = [*losses[::10], *losses[-1:]]
+        log[f'{kind}_validation'] = figures
     return json.dumps(log, indent=1).encode()
 
 

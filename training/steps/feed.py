@@ -55,10 +55,11 @@ def locator_targets(
 
 def normalise(pictures: Tensor) -> Tensor:
     """(N, h, w, 3) uint8 -> (N, 3, h, w) float32 as the encoder wants it."""
-    x = pictures.permute(0, 3, 1, 2).float()
-    return (x - torch.tensor(lite0.MEAN).view(1, 3, 1, 1)) / torch.tensor(lite0.STD).view(
-        1, 3, 1, 1
+    mean, std = (
+        torch.tensor(values, device=pictures.device).view(1, 3, 1, 1)
+        for values in (lite0.MEAN, lite0.STD)
     )
+    return (pictures.permute(0, 3, 1, 2).float() - mean) / std
 
 
 class Batches(IterableDataset):  # type: ignore[type-arg]

@@ -2,118 +2,104 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import json
 import math
 import time
-from pathlib import Path
 
-import numpy as np
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from ..nets.locator import Locator, locator_loss
-from ..nets.unet import HeatmapUNet, heatmap_loss
+from pose_node.core.errors import PoseNodeError
+
+from ..nets.locator import locator_loss
+from ..nets.unet import heatmap_loss
 from ..recipe import FitOptions, Recipe
+from .checkpoint import Run, begin
 from .feed import Batches, loader, normalise
-from .start import start_from
+from .fit_log import FitLog
+from .validate import Validation
 
 _SAVE_EVERY_S = 60.0
+_LOG_EVERY = 50  # steps
+_LARGEST_GRADIENT = 5.0
+LOSSES = {'pose': ('loss',), 'locator': ('centers', 'boxes')}
 
 
-def build(recipe: Recipe, kind: str, *, pretrained: bool = True) -> HeatmapUNet | Locator:
-    """The network of `kind` ('pose' or 'locator'), channels last."""
-    network: HeatmapUNet | Locator
-    objects = len(recipe.objects)
-    if kind == 'pose':
-        network = HeatmapUNet(
-            recipe.keypoints, objects, pretrained=pretrained, frozen=recipe.pose.frozen
-        )
-    else:
-        network = Locator(objects, pretrained=pretrained, frozen=recipe.locate.frozen)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def load_trained(recipe: Recipe, kind: str) -> nn.Module:
-    """The averaged weights of the last checkpoint, in evaluation mode."""
-    state = torch.load(recipe.cache / f'{kind}.pt', map_location='cpu', weights_only=True)
-    network = build(recipe, kind, pretrained=False)
-    network.load_state_dict(state['average'])
-    return network.eval()
-
-
-def fit(recipe: Recipe, kind: str, *, workers: int = 1, threads: int = 2) -> None:
-    """Train and checkpoint; an interrupted run goes on where it was."""
-    options = recipe.pose if kind == 'pose' else recipe.locate
+def fit(
+    recipe: Recipe, kind: str, *, workers: int = 1, threads: int = 2, device: str = 'auto'
+) -> None:
+    """Train and checkpoint; an interrupted run goes on where it was, to the same result."""
+    options = recipe.fit_options(kind)
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
-    network = build(recipe, kind)
-    start_from(network, recipe, kind)
-    average = copy.deepcopy(network).eval()
-    optimiser = _optimiser(network, options)
+    run = begin(recipe, kind, choose_device(device))
+    recipe.cache.mkdir(parents=True, exist_ok=True)
     checkpoint = recipe.cache / f'{kind}.pt'
-    log = recipe.cache / f'{kind}.jsonl'
-    log.parent.mkdir(parents=True, exist_ok=True)
-    step = 0
-    if checkpoint.exists():
-        step = _restore(checkpoint, network, average, optimiser)
     steps = options.samples // options.batch
-    dataset = recipe.dataset if kind == 'pose' else recipe.locator_dataset
+    every = max(1, options.validate_every // options.batch)
+    validation = Validation(recipe, kind) if options.validate_every else None
     batches = Batches(
-        dataset, recipe.objects, recipe.keypoints, recipe.seed,
-        kind=kind, batch=options.batch, first=step, last=steps, sigma_px=options.sigma_px,
+        recipe.dataset_options(kind), recipe.objects, recipe.keypoints, recipe.seed,
+        kind=kind, batch=options.batch, first=run.step, last=steps, sigma_px=options.sigma_px,
     )  # fmt: skip
-    saved, since, waited, losses = time.monotonic(), time.monotonic(), 0.0, []
-    with _progress() as progress, log.open('a') as lines:
-        bar = progress.add_task(f'fit {kind} {recipe.name}', total=steps, completed=step, loss='')
-        asked = time.monotonic()
-        for batch in loader(batches, workers):
-            waited += time.monotonic() - asked
-            rate = schedule(step, steps, options.warmup)
-            for group in optimiser.param_groups:
-                group['lr'] = group['top_lr'] * rate
-            losses.append(train_step(network, kind, batch, optimiser))
-            step += 1
-            _follow(average, network, min(options.ema, step / (step + 10)))
-            if step % 50 == 0 or step == steps:
-                elapsed = time.monotonic() - since
-                mean = np.mean(losses, axis=0).round(4).tolist()
-                line = {
-                    'step': step,
-                    'loss': mean,
-                    'pictures_per_s': round(50 * options.batch / elapsed, 1),
-                    'waited_share': round(waited / elapsed, 3),
-                }
-                lines.write(json.dumps(line) + '\n')
-                lines.flush()
-                progress.update(bar, completed=step, loss=str(mean))
-                since, waited, losses = time.monotonic(), 0.0, []
-            if step == steps or time.monotonic() - saved > _SAVE_EVERY_S:
-                _save(checkpoint, step, network, average, optimiser)
+    names = (*LOSSES[kind], 'pictures_per_s', 'waited_share', 'skipped')
+    with FitLog(
+        recipe.cache / f'{kind}.csv', (*names, *(validation.names if validation else ())),
+        first=run.step, last=steps, title=f'fit {kind} {recipe.name}',
+    ) as log:  # fmt: skip
+        saved = time.monotonic()
+        for batch in log.timed(loader(batches, workers)):
+            log.add(train_step(run, kind, batch, options))
+            last = run.step == steps
+            if run.step % _LOG_EVERY == 0 or last:
+                log.losses(run.step, LOSSES[kind], options.batch, skipped=run.skipped)
+            if validation and (run.step % every == 0 or last):
+                figures = validation(run.average)
+                run.keep(figures[validation.decides])
+                log.figures(run.step, figures)
+            if last or time.monotonic() - saved > _SAVE_EVERY_S:
+                run.save(checkpoint)
                 saved = time.monotonic()
-            asked = time.monotonic()
-    (recipe.cache / f'{kind}.json').write_text(json.dumps(dataclasses.asdict(options), indent=1))
+    if run.skipped:
+        print(f'{kind}: {run.skipped} of {steps} steps were skipped, their gradient not finite')
+    if validation and run.best:
+        print(f'{kind}: kept step {run.best["step"]}, {validation.decides} {run.best["figure"]}')
 
 
-def train_step(
-    network: nn.Module, kind: str, batch: tuple[Tensor, ...], optimiser: torch.optim.Optimizer
-) -> list[float]:
-    """One step; gives the parts of the loss."""
-    network.train()
-    x = normalise(batch[0]).contiguous(memory_format=torch.channels_last)
-    if kind == 'pose':
-        parts = [heatmap_loss(network(x, batch[1]), batch[2])]
+def train_step(run: Run, kind: str, batch: tuple[Tensor, ...], options: FitOptions) -> list[float]:
+    """One step; gives the parts of the loss. One whose gradient is not finite changes nothing but
+    the count of such steps.
+    """
+    network = run.network.train()
+    rate = schedule(run.step, options.samples // options.batch, options.warmup)
+    for group in run.optimiser.param_groups:
+        group['lr'] = group['top_lr'] * rate
+    parts = losses(network, kind, batch, options.precision)
+    run.optimiser.zero_grad(set_to_none=True)
+    torch.stack(parts).sum().backward()  # type: ignore[no-untyped-call]
+    run.step += 1
+    if torch.isfinite(nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)):
+        run.optimiser.step()
+        _follow(run.average, network, min(options.ema, run.step / (run.step + 10)))
     else:
-        parts = list(locator_loss(*network(x), *batch[1:]))
-    loss = torch.stack(parts).sum()
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-    if torch.isfinite(norm):
-        optimiser.step()
+        run.skipped += 1
+        # BatchNorm's statistics saw the batch: the averaged ones have not.
+        for value, healthy in zip(network.buffers(), run.average.buffers(), strict=True):
+            value.copy_(healthy)
     return [float(p.detach()) for p in parts]
+
+
+def losses(
+    network: nn.Module, kind: str, batch: tuple[Tensor, ...], precision: str
+) -> list[Tensor]:
+    """The parts of a batch's loss, in float32."""
+    device = next(network.parameters()).device
+    pictures, *labels = (tensor.to(device, non_blocking=True) for tensor in batch)
+    x = normalise(pictures).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'):
+        outputs = network(x, labels[0]) if kind == 'pose' else network(x)
+    if kind == 'pose':
+        return [heatmap_loss(outputs, labels[1])]
+    return list(locator_loss(*outputs, *labels))
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:
@@ -123,15 +109,13 @@ def schedule(step: int, steps: int, warmup: int) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
 
 
-def _optimiser(network: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
-    encoder = {id(p) for p in network.encoder.parameters()}  # type: ignore[union-attr, operator]
-    old = [p for p in network.parameters() if id(p) in encoder]
-    new = [p for p in network.parameters() if id(p) not in encoder]
-    groups = [
-        {'params': old, 'top_lr': options.lr * options.encoder_lr},
-        {'params': new, 'top_lr': options.lr},
-    ]
-    return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
+def choose_device(name: str) -> torch.device:
+    """'auto' is the GPU where there is one."""
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if name == 'cuda' and not torch.cuda.is_available():
+        raise PoseNodeError('device cuda: torch sees no GPU here; say cpu or auto')
+    return torch.device(name)
 
 
 @torch.no_grad()
@@ -144,38 +128,3 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
             slow.lerp_(fast, 1.0 - decay)
         else:
             slow.copy_(fast)
-
-
-def _save(
-    path: Path, step: int, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
-) -> None:
-    state = {
-        'step': step,
-        'network': network.state_dict(),
-        'average': average.state_dict(),
-        'optimiser': optimiser.state_dict(),
-    }
-    partial = path.with_suffix('.partial')
-    torch.save(state, partial)
-    partial.replace(path)
-
-
-def _restore(
-    path: Path, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
-) -> int:
-    state = torch.load(path, map_location='cpu', weights_only=True)
-    network.load_state_dict(state['network'])
-    average.load_state_dict(state['average'])
-    optimiser.load_state_dict(state['optimiser'])
-    return int(state['step'])
-
-
-def _progress() -> Progress:
-    columns = (
-        '[progress.description]{task.description}',
-        BarColumn(),
-        '{task.completed}/{task.total}',
-    )
-    return Progress(
-        *columns, TextColumn('{task.fields[loss]}'), TimeElapsedColumn(), TimeRemainingColumn()
-    )

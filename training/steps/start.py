@@ -39,7 +39,7 @@ class Learned:
 
 def start_from(network: HeatmapUNet | Locator, recipe: Recipe, kind: str) -> None:
     """Take over what the recipe's `start` has learned, wherever names and shapes agree."""
-    start = (recipe.pose if kind == 'pose' else recipe.locate).start
+    start = recipe.fit_options(kind).start
     if not start:
         return
     learned = _learned(recipe, start, kind)
@@ -71,6 +71,14 @@ def start_from(network: HeatmapUNet | Locator, recipe: Recipe, kind: str) -> Non
     print(f'{kind} starts from {learned.origin}, with the last layer of {names}')
 
 
+def checkpoint_weights(path: Path) -> dict[str, Tensor]:
+    """The averaged weights: those that did best in validation; where there was none, the last."""
+    state = torch.load(path, map_location='cpu', weights_only=True)
+    best = state.get('best')
+    weights: dict[str, Tensor] = best['weights'] if best else state['average']
+    return weights
+
+
 def bundle_weights(bundle: Bundle, kind: str) -> dict[str, Tensor]:
     """The weights in a bundle's `kind` of network, float32, by their names in torch."""
     spec = bundle.pose_network if kind == 'pose' else bundle.locator
@@ -98,8 +106,7 @@ def _learned(recipe: Recipe, start: str, kind: str) -> Learned:
             raise PoseNodeError(
                 f'{path} does not exist: fit recipe {start} first, or start from ""'
             )
-        state = torch.load(path, map_location='cpu', weights_only=True)
-        return Learned(path, state['average'], _keypoints_obj(other, kind))
+        return Learned(path, checkpoint_weights(path), _keypoints_obj(other, kind))
     folder = resolve(start, recipe.path)
     if not (folder / 'bundle.json').is_file():
         raise PoseNodeError(

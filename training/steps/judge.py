@@ -1,0 +1,115 @@
+"""From what a network says to a pose or a box, and how far that is from the truth.
+
+Validation and evaluation both judge by this, with the decoder and the PnP of the run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from pose_node.core import heatmap, metrics
+from pose_node.core.camera import Camera
+from pose_node.core.pnp import PoseEstimate, solve_pnp
+
+from ..nets import locator, unet
+from ..synth.dataset import View
+from ..synth.things import Thing
+from .feed import normalise
+
+THRESHOLD = 0.1  # a keypoint counts above this share of the best one's peak
+MIN_VARIANCE_PX2 = 0.01
+_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """One crop's keypoints, in pixels of the network's picture, and the pose they give."""
+
+    keypoints: heatmap.Keypoints  # in map pixels
+    points_px: np.ndarray
+    covariances_px: np.ndarray
+    camera: Camera
+    estimate: PoseEstimate
+
+
+def heatmaps(network: nn.Module, views: Sequence[View]) -> np.ndarray:
+    """(N, K, h, w) probabilities; the network in evaluation mode."""
+    device = next(network.parameters()).device
+    maps = []
+    with torch.no_grad():
+        for i in range(0, len(views), _BATCH):
+            batch = views[i : i + _BATCH]
+            pictures = torch.from_numpy(np.stack([v.picture for v in batch])).to(device)
+            index = torch.tensor([v.thing for v in batch], device=device)
+            maps.append(network(normalise(pictures), index).exp().cpu().numpy())
+    return np.concatenate(maps)
+
+
+def solve(
+    view: View, thing: Thing, maps: np.ndarray, sigma_px: float, scale: float = 1.0
+) -> Answer:
+    """Decode one crop's maps (K, h, w) and solve for the pose; `scale` is the covariances'."""
+    options = heatmap.DecodeOptions(
+        threshold=THRESHOLD, scale=scale, min_variance_px2=MIN_VARIANCE_PX2
+    )
+    found = heatmap.decode(maps, sigma_px, options)
+    points_px = (found.points_px + 0.5) * unet.STRIDE - 0.5
+    covariances_px = found.covariances_px * unet.STRIDE**2
+    height, width = view.picture.shape[:2]
+    camera = Camera(view.K, (width, height))
+    use = found.counts
+    estimate = solve_pnp(thing.keypoints_obj[use], points_px[use], covariances_px[use], camera)
+    return Answer(found, points_px, covariances_px, camera, estimate)
+
+
+def add_share(estimate: PoseEstimate, view: View, thing: Thing) -> float:
+    """ADD over the diameter, to the nearest of the poses that look the same; infinite without."""
+    if not (estimate.ok and view.present):
+        return np.inf
+    vertices, poses = thing.coarse.vertices_m, view.T_cam_obj @ thing.symmetries.transforms()
+    nearest_m = min(metrics.add(estimate.T_cam_obj, T, vertices) for T in poses)
+    return nearest_m / thing.mesh.diameter_m
+
+
+def mssd_share(estimate: PoseEstimate, view: View, thing: Thing) -> float:
+    """MSSD over the diameter; infinite without a pose."""
+    if not (estimate.ok and view.present):
+        return np.inf
+    error_m = metrics.mssd(
+        estimate.T_cam_obj, view.T_cam_obj, thing.coarse.vertices_m, thing.symmetries.transforms()
+    )
+    return error_m / thing.mesh.diameter_m
+
+
+def highest_boxes(network: nn.Module, views: Sequence[View]) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) heights of the highest peaks of the objects' centres, (N,) IoU of their boxes."""
+    device = next(network.parameters()).device
+    rows = []
+    with torch.no_grad():
+        for view in views:
+            picture = torch.from_numpy(view.picture[None]).to(device)
+            logits, boxes = network(normalise(picture))
+            centers = torch.sigmoid(logits)[0, view.thing].cpu().numpy()
+            rows.append(_highest_box(centers, boxes[0].cpu().numpy(), view))
+    peaks, ious = np.array(rows).T
+    return peaks, ious
+
+
+def _highest_box(centers: np.ndarray, boxes: np.ndarray, view: View) -> tuple[float, float]:
+    """(height of the highest peak, IoU of its box with the true one; 0 without an object)."""
+    row, column = np.unravel_index(centers.argmax(), centers.shape)
+    dx, dy, log_w, log_h = boxes[:, row, column]
+    center = (np.array((column + dx, row + dy)) + 0.5) * locator.STRIDE - 0.5
+    size = np.exp((log_w, log_h))
+    if not view.present:
+        return float(centers[row, column]), 0.0
+    low = np.maximum(center - size / 2, view.box_center_px - view.box_size_px / 2)
+    high = np.minimum(center + size / 2, view.box_center_px + view.box_size_px / 2)
+    shared = float(np.prod(np.clip(high - low, 0, None)))
+    union = float(np.prod(size) + np.prod(view.box_size_px)) - shared
+    return float(centers[row, column]), shared / union

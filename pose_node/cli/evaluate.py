@@ -17,7 +17,8 @@ from pose_node.runtime.bop import CSV_HEADER, BopDataset, Target, csv_line, read
 from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 from pose_node.runtime.preprocess import Region
 
-from .figures import Estimate, Estimates, Regions, of_object, table
+from .evaluation_report import write_evaluation
+from .figures import Estimate, Estimates, Regions, errors_of, of_object, table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--bop', type=Path, required=True, help='folder of the data set')
     parser.add_argument('--boxes', required=True, help='COCO-style JSON file of 2D boxes, or gt')
     parser.add_argument('--csv', type=Path, help='BOP result file to write')
+    parser.add_argument('--report', type=Path, help='HTML file to write: curves, pictures')
     parser.add_argument('--split', default='test', help='folder of the pictures (test)')
     parser.add_argument('--object-id', type=int, help='only this object of the data set')
     parser.add_argument('--threads', type=int, default=0, help='of the networks; 0 decides')
@@ -55,6 +57,10 @@ def run(options: argparse.Namespace) -> int:
     if options.csv:
         write_csv(options.csv, targets, estimates)
         print(f'{options.csv}: BOP results')
+    if options.report:
+        rows = errors_of(dataset, targets, estimates, names)
+        write_evaluation(options.report, bundle, dataset, options.boxes, rows, names, estimates)
+        print(f'{options.report}: curves and pictures')
     if not options.via_ros:
         return 0
     from .evaluate_ros import compare, through_ros
@@ -132,7 +138,8 @@ def on_files(
             result = estimator(picture, camera, regions=boxes)
             seconds = time.perf_counter() - start
             estimates[key] = [
-                Estimate(numbers[p.object], p.score, p.T_cam_obj, seconds) for p in result.poses
+                Estimate(numbers[p.object], p.score, p.T_cam_obj, seconds, p.covariance)
+                for p in result.poses
             ]
     return estimates
 

@@ -24,12 +24,24 @@ _COLUMNS = {
     'targets': '8d',
     'found': '7d',
     'ADD(-S) 0.1d': '14.1f',
+    'AUC 10 cm': '11.1f',
     '5 px': '7.1f',
     'AR MSSD': '9.1f',
     'AR MSPD': '9.1f',
     '5 deg 5 cm': '12.1f',
     'turn, deg': '11.1f',
     'shift, mm': '11.1f',
+}
+
+
+# One entry a true instance: scene and image; score; visible share; nees; ADD in metres and in
+# diameters; mssd in diameters; mspd and projection in pixels; rotation in rad; translation in
+# metres; five, 1 where 5 deg 5 cm hold.
+Errors = dict[str, np.ndarray]
+_MISSED = {
+    **dict.fromkeys(('add_m', 'add', 'projection', 'mssd', 'mspd'), np.inf),
+    **dict.fromkeys(('rotation', 'translation'), np.inf),
+    'score': 0.0, 'nees': np.nan, 'five': 0.0,
 }
 
 
@@ -41,6 +53,7 @@ class Estimate:
     score: float
     T_cam_obj: np.ndarray
     seconds: float
+    covariance: np.ndarray | None = None  # (6, 6)
 
 
 # Picture (scene, image) -> what to look into; estimates, the surest first.
@@ -58,14 +71,7 @@ def table(
     dataset: BopDataset, targets: list[Target], estimates: Estimates, names: dict[int, str]
 ) -> str:
     """A line an object, and one for all targets together where there are several; in per cent."""
-    rows = {
-        name: _errors(dataset, [t for t in targets if t.object == number], estimates)
-        for number, name in names.items()
-        if any(t.object == number for t in targets)
-    }
-    if len(rows) > 1:
-        keys = next(iter(rows.values()))
-        rows['all'] = {key: np.concatenate([row[key] for row in rows.values()]) for key in keys}
+    rows = errors_of(dataset, targets, estimates, names)
     widths = [spec.split('.')[0].rstrip('sd') for spec in _COLUMNS.values()]
     head = ''.join(
         f'{name:{"<" if name == "object" else ">"}{width}}'
@@ -78,7 +84,22 @@ def table(
     return '\n'.join(lines)
 
 
-def figures(row: dict[str, np.ndarray]) -> dict[str, float]:
+def errors_of(
+    dataset: BopDataset, targets: list[Target], estimates: Estimates, names: dict[int, str]
+) -> dict[str, Errors]:
+    """The errors of every object by its name, and of `all` where there are several."""
+    rows = {
+        name: _errors(dataset, [t for t in targets if t.object == number], estimates)
+        for number, name in names.items()
+        if any(t.object == number for t in targets)
+    }
+    if len(rows) > 1:
+        keys = next(iter(rows.values()))
+        rows['all'] = {key: np.concatenate([row[key] for row in rows.values()]) for key in keys}
+    return rows
+
+
+def figures(row: Errors) -> dict[str, float]:
     """Name -> figure of the errors of some targets; shares and recalls in per cent."""
     found = np.isfinite(row['add'])
 
@@ -89,6 +110,7 @@ def figures(row: dict[str, np.ndarray]) -> dict[str, float]:
         'targets': len(found),
         'found': int(found.sum()),
         'ADD(-S) 0.1d': 100 * metrics.recall(row['add'], 0.1),
+        'AUC 10 cm': 100 * metrics.area_under_curve(row['add_m'], 0.1),
         '5 px': 100 * metrics.recall(row['projection'], 5.0),
         'AR MSSD': 100 * metrics.average_recall(row['mssd'], metrics.MSSD_THRESHOLDS),
         'AR MSPD': 100 * metrics.average_recall(row['mspd'], metrics.MSPD_THRESHOLDS_PX),
@@ -98,51 +120,57 @@ def figures(row: dict[str, np.ndarray]) -> dict[str, float]:
     }
 
 
-def _line(name: str, row: dict[str, np.ndarray]) -> str:
+def _line(name: str, row: Errors) -> str:
     values = {'object': name, **figures(row)}
     return ''.join(format(values[key], spec) for key, spec in _COLUMNS.items())
 
 
-def _errors(
-    dataset: BopDataset, targets: list[Target], estimates: Estimates
-) -> dict[str, np.ndarray]:
-    """One entry a true instance; infinite where nothing was found for it. ADD and MSSD are in
-    diameters.
-    """
+def _errors(dataset: BopDataset, targets: list[Target], estimates: Estimates) -> Errors:
+    """One entry a true instance; infinite where nothing was found for it."""
     columns: dict[str, list[float]] = defaultdict(list)
-    names = ('add', 'projection', 'mssd', 'mspd', 'rotation', 'translation')
     for target in targets:
         key = (target.scene, target.image)
         truths = [t for t in dataset.truths(*key) if t.object == target.object]
         truths = sorted(truths, key=lambda t: -(t.visible or 0.0))[: target.count]
-        left = [each.T_cam_obj for each in of_object(estimates, target)[: target.count]]
+        left = of_object(estimates, target)[: target.count]
         for truth in truths:
-            if not left:
-                for name in names:
-                    columns[name].append(np.inf)
-                columns['five'].append(0.0)
-                continue
-            # With several instances the nearest estimate is the one that was meant.
-            place = truth.T_cam_obj[:3, 3]
-            nearest = int(np.argmin([np.linalg.norm(T[:3, 3] - place) for T in left]))
-            camera = dataset.camera(*key, dataset.size(*key))
-            errors = _pose_errors(
-                left.pop(nearest), truth.T_cam_obj, dataset.model(target.object), camera
-            )
+            columns['scene'].append(target.scene)
+            columns['image'].append(target.image)
+            columns['visible'].append(np.nan if truth.visible is None else truth.visible)
+            errors = dict(_MISSED)
+            if left:
+                # With several instances the nearest estimate is the one that was meant.
+                place = truth.T_cam_obj[:3, 3]
+                nearest = min(
+                    left, key=lambda e: float(np.linalg.norm(e.T_cam_obj[:3, 3] - place))
+                )
+                left = [each for each in left if each is not nearest]
+                camera = dataset.camera(*key, dataset.size(*key))
+                model = dataset.model(target.object)
+                errors = _pose_errors(nearest, truth.T_cam_obj, model, camera)
             for name, value in errors.items():
                 columns[name].append(value)
     return {name: np.array(values) for name, values in columns.items()}
 
 
 def _pose_errors(
-    T_est: np.ndarray, T_gt: np.ndarray, model: ObjectModel, camera: Camera
+    estimate: Estimate, T_gt: np.ndarray, model: ObjectModel, camera: Camera
 ) -> dict[str, float]:
+    T_est = estimate.T_cam_obj
     symmetries = model.symmetries.transforms()
     points = model.vertices_m
     add = metrics.adds if len(symmetries) > 1 else metrics.add
     mspd_px = metrics.mspd(T_est, T_gt, points, symmetries, camera)
+    add_m = add(T_est, T_gt, points)
+    covariance = estimate.covariance
+    nees = np.nan
+    if covariance is not None and np.isfinite(covariance).all():
+        nees = min(metrics.nees(T_est, T_gt @ S, covariance) for S in symmetries)
     return {
-        'add': add(T_est, T_gt, points) / model.diameter_m,
+        'score': estimate.score,
+        'nees': nees,
+        'add_m': add_m,
+        'add': add_m / model.diameter_m,
         'projection': metrics.projection_error(T_est, T_gt, points, camera),
         'mssd': metrics.mssd(T_est, T_gt, points, symmetries) / model.diameter_m,
         'mspd': mspd_px * metrics.MSPD_WIDTH_PX / camera.size[0],

@@ -42,6 +42,7 @@ svg rect { shape-rendering:crispEdges }
 path.grid { stroke:var(--rule) } path.base { stroke:var(--hidden) }
 path.mark { stroke:var(--ink); stroke-dasharray:4 4; opacity:.55 }
 .line { fill:none; stroke-width:1.8 } .line.even { stroke:var(--ink); opacity:.6 }
+.line.one { stroke:var(--blue); opacity:.7; stroke-width:1.2 }
 .dot { opacity:.85; stroke:var(--card); stroke-width:.7 }
 rect.bar { fill:var(--blue); opacity:.8; stroke:var(--card) }
 rect.seen { fill:var(--hidden); opacity:.75 } rect.shade { fill:var(--shade) }

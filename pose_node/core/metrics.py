@@ -113,6 +113,17 @@ def recall(errors: np.ndarray, threshold: float) -> float:
     return float(np.mean(errors < threshold))
 
 
+def area_under_curve(errors: np.ndarray, limit: float) -> float:
+    """Area under recall over thresholds from 0 to `limit`, as a share of the whole.
+
+    Of ADD(-S) up to 0.1 m it is the AUC of Xiang et al., "PoseCNN", RSS 2018, sec. V.A. Exact: an
+    error e adds recall to all thresholds above it.
+    """
+    errors = np.asarray(errors, dtype=np.float64)
+    shares = np.where(np.isfinite(errors), errors, np.inf) / limit
+    return float(np.mean(np.clip(1.0 - shares, 0.0, 1.0)))
+
+
 def average_recall(errors: np.ndarray, thresholds: np.ndarray) -> float:
     """Mean recall over thresholds: AR of one error function.
 

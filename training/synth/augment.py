@@ -42,12 +42,16 @@ class Augmenter:
         side = max(_NOISE_PX, *size)
         self.bank = rng.normal(size=(side, side, 3)).astype(np.float32)
 
-    def __call__(self, rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 -> the same, as a camera might have delivered it."""
+    def __call__(
+        self, rng: np.random.Generator, picture: np.ndarray, blur: float = 1.0
+    ) -> np.ndarray:
+        """(H, W, 3) uint8 -> the same, as a camera might have delivered it; `blur` is how much of
+        the options' share of blurred pictures is to be had yet.
+        """
         options = self.options
         if rng.random() < options.cutout:
             picture = _cutout(rng, picture)
-        if rng.random() < options.blur:
+        if rng.random() < blur * options.blur:
             picture = _blur(rng, picture)
         if rng.random() < options.resolution:
             picture = _resolution(rng, picture)

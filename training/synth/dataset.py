@@ -16,7 +16,7 @@ from .augment import Augmenter, AugmentOptions
 from .background import Backgrounds
 from .mesh import PRIMITIVES, load_mesh, primitive, simplified
 from .render import Instance, Renderer
-from .scene import Scene, SceneOptions, sample_scene
+from .scene import Scene, SceneOptions, narrowed, sample_scene
 from .things import ObjectOptions, Thing, canonical, load_things
 
 _PROBE_PX = 64
@@ -37,7 +37,10 @@ class DatasetOptions:
     box_shift: float = 0.12  # largest shift of the region's centre, in box sizes
     box_scale: float = 0.12  # standard deviation of the region's log size
     visible_min: float = 0.15  # below this visible share the object counts as absent
-    ramp: int = 0  # number of samples over which occlusion grows to its full share
+    ramp: int = 0  # number of samples over which occlusion grows from nothing to its full share
+    # What these two grow from, over the same samples; at 1 they are whole from the start.
+    ramp_views: float = 1.0  # share of the ranges of elevation, azimuth and roll, about the middle
+    ramp_blur: float = 1.0  # share of the pictures that are blurred in the end
     scene: SceneOptions = field(default_factory=SceneOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
 
@@ -101,10 +104,10 @@ class Dataset:
         rng = np.random.default_rng((self.seed, number))
         index = number % len(self.things)
         thing = self.things[index]
-        difficulty = min(1.0, number / self.options.ramp) if self.options.ramp else 1.0
+        difficulty = self._grown(number, 0.0)
         scene = sample_scene(
             rng,
-            self.options.scene,
+            narrowed(self.options.scene, self._grown(number, self.options.ramp_views)),
             object_name=thing.name,
             bounds_m=thing.mesh.bounds_m,
             # Of itself it is no distractor: nobody could tell which one is meant.
@@ -112,6 +115,11 @@ class Dataset:
             difficulty=difficulty,
         )
         return rng, scene, index
+
+    def _grown(self, number: int, first: float) -> float:
+        """`first` for sample 0, 1 at the ramp's end and after it, straight between."""
+        ramp = self.options.ramp
+        return first + (1.0 - first) * number / ramp if number < ramp else 1.0
 
     def crop(self, number: int) -> Sample:
         """Sample `number` as the pose network sees it: a square region round the object."""
@@ -125,7 +133,7 @@ class Dataset:
         center = (low + high) / 2 + rng.uniform(-1, 1, 2) * options.box_shift * size
         side = options.region_scale * size.max() * np.exp(rng.normal(0, options.box_scale))
         T_net_px = square_region(center, side, options.input_size)
-        return self._sample(rng, scene, index, T_net_px, visible)
+        return self._sample(number, rng, scene, index, T_net_px, visible)
 
     def whole(self, number: int) -> Sample:
         """Sample `number` as the locator sees it: the whole picture, letterboxed."""
@@ -133,10 +141,11 @@ class Dataset:
         T_net_px = letterbox(self.options.scene.picture_size, self.options.input_size)
         thing = self.things[index]
         visible, _, _ = self._probe(thing, scene, *_box(thing, scene))
-        return self._sample(rng, scene, index, T_net_px, visible)
+        return self._sample(number, rng, scene, index, T_net_px, visible)
 
     def _sample(
         self,
+        number: int,
         rng: np.random.Generator,
         scene: Scene,
         index: int,
@@ -152,7 +161,7 @@ class Dataset:
         background = self.backgrounds.sample(rng, size)
         cover = rendered[..., 3:].astype(np.uint16)
         picture = (rendered[..., :3] + (background * (255 - cover) + 127) // 255).astype(np.uint8)
-        picture = self.augment(rng, picture)
+        picture = self.augment(rng, picture, self._grown(number, options.ramp_blur))
         _fill_outside(picture, T_net_px, options.scene.picture_size)
         low, high = _box(thing, scene)
         T_cam_obj = canonical(scene.T_cam_obj, thing.symmetries)

@@ -7,6 +7,7 @@ SceneOptions.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,23 @@ class Scene:
     lights: Lights
     shadow: Shadow | None
     shadow_map: ShadowMap | None = None
+
+
+def narrowed(options: SceneOptions, share: float) -> SceneOptions:
+    """The same with only this share of its views, about the middle of each range of angles."""
+    if share == 1.0:
+        return options
+
+    def about_middle(bounds: tuple[float, float]) -> tuple[float, float]:
+        middle, half = (bounds[0] + bounds[1]) / 2, (bounds[1] - bounds[0]) / 2
+        return middle - share * half, middle + share * half
+
+    return dataclasses.replace(
+        options,
+        elevation_deg=about_middle(options.elevation_deg),
+        azimuth_deg=about_middle(options.azimuth_deg),
+        roll_deg=about_middle(options.roll_deg),
+    )
 
 
 def sample_camera(rng: np.random.Generator, options: SceneOptions) -> np.ndarray:

@@ -47,6 +47,8 @@ ONLY_IN = {
     'mitsuba': ('training.synth', 'training.steps'),
     'onnxruntime': ('pose_node.runtime.backends', 'training.steps'),
     'onnx': ('training.steps',),
+    'ray': ('training.steps',),
+    'lightning_fabric': ('training.steps',),
     'cv_bridge': ('pose_node.ros',),
     'transforms3d': ('pose_node.ros', 'pose_node.cli'),
     'rich': ('pose_node.cli', 'training'),

@@ -55,6 +55,7 @@ def main() -> None:
         install('pathtrace.txt')
         return
     install('test.txt')
+    install('cluster.txt')
     install_torch()
     step('egl', [], lambda: system.need_egl(PYTHON))
 

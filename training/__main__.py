@@ -10,19 +10,27 @@ from pose_node.core.errors import PoseNodeError
 
 from .recipe import load_recipe
 
+STEPS = ('preview', 'scenes', 'shards', 'fit', 'evaluate', 'export', 'all')
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one step; a mistake of the user's is one sentence and exit status 2."""
     parser = argparse.ArgumentParser(prog='python -m training', description=__doc__)
-    parser.add_argument('step', choices=('preview', 'scenes', 'fit', 'evaluate', 'export', 'all'))
+    parser.add_argument('step', choices=STEPS)
     parser.add_argument('recipe', type=Path)
     parser.add_argument(
-        '--out', type=Path, help='preview: picture to write; export: folder of the bundle'
+        '--out',
+        type=Path,
+        help='preview: picture to write; scenes, shards: folder; export: folder of the bundle',
     )
+    parser.add_argument('--samples', type=int, help="shards: how many (the recipe's number)")
     parser.add_argument('--pictures', type=int, default=100, help='scenes: how many')
     parser.add_argument('--seed', type=int, default=1, help='scenes: another number, other scenes')
     parser.add_argument('--size', type=picture_size, default=(640, 480), help='scenes: 640x480')
-    parser.add_argument('--only', choices=('pose', 'locator'), help='fit: only this network')
+    parser.add_argument(
+        '--only', choices=('pose', 'locator'), help='fit, shards: for this network only'
+    )
+    parser.add_argument('--shards', type=Path, help='fit: folder of samples rendered ahead')
     parser.add_argument(
         '--workers', type=int, default=1, help='processes that render beside the training'
     )
@@ -30,6 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         '--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='fit: what trains'
     )
+    parser.add_argument(
+        '--processes', type=int, default=1, help='fit: that train; shards: that render'
+    )
+    parser.add_argument('--nodes', type=int, default=1, help='fit: machines, under torchrun')
     options = parser.parse_args(arguments)
     try:
         run(options)
@@ -58,20 +70,30 @@ def run(options: argparse.Namespace) -> None:
 
         out = options.out or Path('out') / f'scenes_{recipe.name}'
         scenes(recipe, out, pictures=options.pictures, seed=options.seed, size=options.size)
+    kinds = [options.only] if options.only else ['pose', *(['locator'] if recipe.locator else [])]
+    if step == 'shards':
+        from .steps.shards import write_shards
+
+        out = options.out or Path('out') / f'shards_{recipe.name}'
+        for kind in kinds:
+            samples = options.samples or recipe.fit_options(kind).samples
+            write_shards(recipe, kind, out, samples, options.processes)
     if step in ('fit', 'all'):
+        from .steps.engine import open_engine
         from .steps.fit import fit
 
-        kinds = (
-            [options.only] if options.only else ['pose', *(['locator'] if recipe.locator else [])]
-        )
+        engine = open_engine(options.device, options.processes, options.nodes)
         for kind in kinds:
             fit(
                 recipe,
                 kind,
                 workers=options.workers,
                 threads=options.threads,
-                device=options.device,
+                engine=engine,
+                shards=options.shards,
             )
+        if engine.global_rank > 0:
+            return
     if step in ('evaluate', 'all'):
         from .steps.evaluate import evaluate
 

@@ -22,8 +22,9 @@ from training.objects.ply import write_ply
 from training.recipe import Recipe, load_recipe
 from training.steps import fit as fit_module
 from training.steps.checkpoint import begin, load_trained
+from training.steps.engine import open_engine
 from training.steps.feed import Batches, loader
-from training.steps.fit import choose_device, fit, losses, train_step
+from training.steps.fit import fit, losses, train_step
 from training.steps.fit_log import FitLog, read_log
 from training.synth.background import Backgrounds
 from training.synth.mesh import primitive
@@ -68,11 +69,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
 
 
 def one_batch(recipe: Recipe, kind: str) -> tuple[Tensor, ...]:
-    batches = Batches(
-        recipe.dataset_options(kind), recipe.objects, recipe.keypoints, 1,
-        kind=kind, batch=4, first=0, last=1, sigma_px=1.0,
-    )  # fmt: skip
-    return next(iter(loader(batches, 0)))
+    return next(iter(loader(Batches(recipe, kind, 0, 1), 0)))
 
 
 def same(a: object, b: object) -> bool:
@@ -86,16 +83,15 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
-@pytest.mark.parametrize('kind', ['pose', 'locator'])
 def test_interrupted_work_goes_on_to_the_same_result(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twelve steps at once, and six, a power cut, and six more: one checkpoint, bit for bit."""
     recipe.path.write_text(RECIPE.format(VALIDATED))
     recipe = load_recipe(recipe.path)
-    fit(recipe, kind, workers=0, threads=1)
-    at_once = torch.load(recipe.cache / f'{kind}.pt', weights_only=True)
-    log = read_log(recipe.cache / f'{kind}.csv')
+    fit(recipe, 'pose', workers=0, threads=1)
+    at_once = torch.load(recipe.cache / 'pose.pt', weights_only=True)
+    log = read_log(recipe.cache / 'pose.csv')
     monkeypatch.setenv('POSE_NODE_CACHE', str(tmp_path / 'other'))
 
     def six(batches: Batches, workers: int) -> Iterator[tuple[Tensor, ...]]:
@@ -107,17 +103,17 @@ def test_interrupted_work_goes_on_to_the_same_result(
 
     monkeypatch.setattr(fit_module, 'loader', six)
     with pytest.raises(KeyboardInterrupt):
-        fit(recipe, kind, workers=0, threads=1)
-    path = recipe.cache / f'{kind}.pt'
+        fit(recipe, 'pose', workers=0, threads=1)
+    path = recipe.cache / 'pose.pt'
     assert torch.load(path, weights_only=True)['step'] == 6
     monkeypatch.setattr(fit_module, 'loader', loader)
-    fit(recipe, kind, workers=0, threads=1)
+    fit(recipe, 'pose', workers=0, threads=1)
     resumed = torch.load(path, weights_only=True)
     assert resumed['step'] == 12 and resumed['best'] is not None
     assert same(at_once, resumed)
     figures = [line for line in log if 'waited_share' not in line]
     assert [line['step'] for line in figures] == [4, 8, 12]
-    later = read_log(recipe.cache / f'{kind}.csv')
+    later = read_log(recipe.cache / 'pose.csv')
     assert [line for line in later if 'waited_share' not in line] == figures
 
 
@@ -130,7 +126,7 @@ def test_a_step_without_a_finite_gradient_changes_no_weight(
     options = recipe.fit_options(kind)
     run = begin(recipe, kind, torch.device('cpu'))
     batch = one_batch(recipe, kind)
-    nowhere = torch.full((4, 3, *batch[0].shape[1:3]), np.nan)
+    nowhere = torch.full((len(batch[0]), 3, *batch[0].shape[1:3]), np.nan)
     for _ in range(2):
         train_step(run, kind, batch, options)
     assert run.skipped == 0
@@ -237,8 +233,8 @@ def test_log_goes_to_tensorboard_where_it_is(
 
 def test_devices_have_names() -> None:
     """A GPU that is not there is said."""
-    assert choose_device('cpu') == torch.device('cpu')
+    assert open_engine('cpu').device == torch.device('cpu')
     if not torch.cuda.is_available():
-        assert choose_device('auto') == torch.device('cpu')
+        assert open_engine('auto').device == torch.device('cpu')
         with pytest.raises(PoseNodeError, match='no GPU'):
-            choose_device('cuda')
+            open_engine('cuda')

@@ -24,6 +24,7 @@ class Run:
     network: HeatmapUNet | Locator
     average: HeatmapUNet | Locator
     optimiser: torch.optim.Optimizer
+    model: nn.Module  # the network as it is called, which many processes may share
     step: int = 0
     skipped: int = 0  # steps whose gradient was not finite
     best: dict[str, Any] | None = None  # 'figure', 'step' and 'weights' of the average that won
@@ -66,7 +67,7 @@ def begin(recipe: Recipe, kind: str, device: torch.device) -> Run:
         start_from(network, recipe, kind)
     network.to(device)
     average = copy.deepcopy(network).eval()
-    run = Run(network, average, _optimiser(network, recipe.fit_options(kind)))
+    run = Run(network, average, _optimiser(network, recipe.fit_options(kind)), network)
     if path.exists():
         run.restore(path)
     return run

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,13 +14,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pose_node.core import heatmap
+from pose_node.core.errors import PoseNodeError
 
 from ..nets import lite0, locator, unet
-from ..synth.dataset import Dataset, DatasetOptions, Sample
-from ..synth.things import ObjectOptions
+from ..recipe import Recipe
+from ..synth.dataset import View
+from .shards import Shards, rendered
 
 
-def pose_targets(sample: Sample, stride: int, sigma_px: float) -> np.ndarray:
+def pose_targets(sample: View, stride: int, sigma_px: float) -> np.ndarray:
     """(K, h, w) float32, each map sums to 1: a Gaussian round the keypoint, or uniform where there
     is none to find.
     """
@@ -32,7 +35,7 @@ def pose_targets(sample: Sample, stride: int, sigma_px: float) -> np.ndarray:
 
 
 def locator_targets(
-    sample: Sample, stride: int, objects: int
+    sample: View, stride: int, objects: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """centers (O, h, w), boxes (4, h, w), mask (1, h, w) of one sample; see nets/locator.py."""
     height, width = (n // stride for n in sample.picture.shape[:2])
@@ -63,45 +66,53 @@ def normalise(pictures: Tensor) -> Tensor:
 
 
 class Batches(IterableDataset):  # type: ignore[type-arg]
-    """Each worker has its own renderer and makes every n-th batch."""
+    """Batches `first` to `last` of a recipe's samples; of each, this process has the part `rank`
+    of `world` equal ones. Each worker has its own renderer and makes every n-th batch.
+
+    `shards`: the folder of samples that were rendered ahead (steps/shards.py).
+    """
 
     def __init__(
         self,
-        options: DatasetOptions,
-        objects: Sequence[ObjectOptions],
-        keypoints: int,
-        seed: int,
-        *,
+        recipe: Recipe,
         kind: str,
-        batch: int,
         first: int,
         last: int,
-        sigma_px: float,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        shards: Path | None = None,
     ):
-        self.options, self.objects, self.keypoints, self.seed = options, objects, keypoints, seed
-        self.kind, self.batch, self.first, self.last = kind, batch, first, last
-        self.sigma_px = sigma_px
+        self.recipe, self.kind, self.first, self.last = recipe, kind, first, last
+        self.rank, self.shards = rank, shards
+        if shards:
+            Shards(recipe, kind, shards)  # what is wrong with them is said here, not in a worker
+        self.batch = recipe.fit_options(kind).batch
+        self.part, rest = divmod(self.batch, world)
+        if rest:
+            raise PoseNodeError(
+                f'{recipe.path}: batches of {self.batch} cannot be shared by {world} processes '
+                'evenly: choose another number of either'
+            )
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
         cv2.setNumThreads(1)
-        dataset = Dataset(self.options, self.objects, self.keypoints, self.seed)
+        recipe, kind = self.recipe, self.kind
+        look = Shards(recipe, kind, self.shards) if self.shards else rendered(recipe, kind)
         worker = get_worker_info()
         offset, step = (worker.id, worker.num_workers) if worker else (0, 1)
         for number in range(self.first + offset, self.last, step):
-            numbers = range(number * self.batch, (number + 1) * self.batch)
-            if self.kind == 'pose':
-                samples = [dataset.crop(n) for n in numbers]
-                labels: list[tuple[np.ndarray, ...]] = [
-                    (np.array(s.thing), pose_targets(s, unet.STRIDE, self.sigma_px))
-                    for s in samples
-                ]
-            else:
-                samples = [dataset.whole(n) for n in numbers]
-                labels = [
-                    locator_targets(s, locator.STRIDE, len(self.objects)) for s in samples
-                ]
-            pictures = np.stack([s.picture for s in samples])
+            start = number * self.batch + self.rank * self.part
+            views = [look(n) for n in range(start, start + self.part)]
+            labels = [self._labels(view) for view in views]
+            pictures = np.stack([view.picture for view in views])
             yield (pictures, *(np.stack(column) for column in zip(*labels, strict=True)))
+
+    def _labels(self, view: View) -> tuple[np.ndarray, ...]:
+        if self.kind == 'pose':
+            sigma_px = self.recipe.pose.sigma_px
+            return np.array(view.thing), pose_targets(view, unet.STRIDE, sigma_px)
+        return locator_targets(view, locator.STRIDE, len(self.recipe.objects))
 
 
 def loader(batches: Batches, workers: int) -> DataLoader:  # type: ignore[type-arg]

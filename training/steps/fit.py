@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from ..nets.locator import locator_loss
 from ..nets.unet import heatmap_loss
 from ..recipe import FitOptions, Recipe
 from .checkpoint import Run, begin
+from .engine import Engine, open_engine
 from .feed import Batches, loader, normalise
 from .fit_log import FitLog
 from .validate import Validation
@@ -25,25 +27,42 @@ LOSSES = {'pose': ('loss',), 'locator': ('centers', 'boxes')}
 
 
 def fit(
-    recipe: Recipe, kind: str, *, workers: int = 1, threads: int = 2, device: str = 'auto'
-) -> None:
-    """Train and checkpoint; an interrupted run goes on where it was, to the same result."""
-    options = recipe.fit_options(kind)
+    recipe: Recipe,
+    kind: str,
+    *,
+    workers: int = 1,
+    threads: int = 2,
+    engine: Engine | None = None,
+    shards: Path | None = None,
+) -> Run:
+    """Train and checkpoint; an interrupted run goes on where it was, to the same result.
+
+    Of every batch each process of `engine` has an equal part; the first one writes and validates.
+    `shards` holds samples that were rendered ahead.
+    """
+    engine = engine or open_engine()
+    options, speaks = recipe.fit_options(kind), engine.global_rank == 0
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
-    run = begin(recipe, kind, choose_device(device))
+    run = begin(recipe, kind, engine.device)
+    if engine.broadcast(run.step) != run.step:
+        raise PoseNodeError(
+            f'{recipe.cache} holds step {run.step} here and another where process 0 runs: '
+            'let POSE_NODE_CACHE be one folder for all machines'
+        )
+    run.model = engine.setup_module(run.network)
     recipe.cache.mkdir(parents=True, exist_ok=True)
-    checkpoint = recipe.cache / f'{kind}.pt'
     steps = options.samples // options.batch
     every = max(1, options.validate_every // options.batch)
-    validation = Validation(recipe, kind) if options.validate_every else None
+    validation = Validation(recipe, kind) if options.validate_every and speaks else None
     batches = Batches(
-        recipe.dataset_options(kind), recipe.objects, recipe.keypoints, recipe.seed,
-        kind=kind, batch=options.batch, first=run.step, last=steps, sigma_px=options.sigma_px,
+        recipe, kind, run.step, steps,
+        rank=engine.global_rank, world=engine.world_size, shards=shards,
     )  # fmt: skip
     names = (*LOSSES[kind], 'pictures_per_s', 'waited_share', 'skipped')
     with FitLog(
-        recipe.cache / f'{kind}.csv', (*names, *(validation.names if validation else ())),
+        recipe.cache / f'{kind}.csv' if speaks else None,
+        (*names, *(validation.names if validation else ())),
         first=run.step, last=steps, title=f'fit {kind} {recipe.name}',
     ) as log:  # fmt: skip
         saved = time.monotonic()
@@ -56,24 +75,27 @@ def fit(
                 figures = validation(run.average)
                 run.keep(figures[validation.decides])
                 log.figures(run.step, figures)
-            if last or time.monotonic() - saved > _SAVE_EVERY_S:
-                run.save(checkpoint)
+            if speaks and (last or time.monotonic() - saved > _SAVE_EVERY_S):
+                run.save(recipe.cache / f'{kind}.pt')
                 saved = time.monotonic()
-    if run.skipped:
+    engine.barrier()
+    if speaks and run.skipped:
         print(f'{kind}: {run.skipped} of {steps} steps were skipped, their gradient not finite')
     if validation and run.best:
         print(f'{kind}: kept step {run.best["step"]}, {validation.decides} {run.best["figure"]}')
+    return run
 
 
 def train_step(run: Run, kind: str, batch: tuple[Tensor, ...], options: FitOptions) -> list[float]:
     """One step; gives the parts of the loss. One whose gradient is not finite changes nothing but
     the count of such steps.
     """
-    network = run.network.train()
+    network = run.network
+    run.model.train()
     rate = schedule(run.step, options.samples // options.batch, options.warmup)
     for group in run.optimiser.param_groups:
         group['lr'] = group['top_lr'] * rate
-    parts = losses(network, kind, batch, options.precision)
+    parts = losses(run.model, kind, batch, options.precision)
     run.optimiser.zero_grad(set_to_none=True)
     torch.stack(parts).sum().backward()  # type: ignore[no-untyped-call]
     run.step += 1
@@ -107,15 +129,6 @@ def schedule(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
-
-
-def choose_device(name: str) -> torch.device:
-    """'auto' is the GPU where there is one."""
-    if name == 'auto':
-        name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    if name == 'cuda' and not torch.cuda.is_available():
-        raise PoseNodeError('device cuda: torch sees no GPU here; say cpu or auto')
-    return torch.device(name)
 
 
 @torch.no_grad()

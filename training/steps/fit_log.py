@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,19 +20,20 @@ class FitLog:
     """Lines of two kinds: losses of the steps since the last line, and figures of a validation.
 
     Lines after step `first` in an older file are of steps that will be done again: they go.
-    TensorBoard's files are written where its package is installed.
+    TensorBoard's files are written where its package is installed. Without a path nothing is said:
+    for the other processes of a training by many.
     """
 
     def __init__(
-        self, path: Path, columns: Sequence[str], *, first: int, last: int, title: str
+        self, path: Path | None, columns: Sequence[str], *, first: int, last: int, title: str
     ) -> None:
-        old = [line for line in read_log(path) if line['step'] <= first]
-        self._file = path.open('w', newline='')
+        old = [line for line in read_log(path) if line['step'] <= first] if path else []
+        self._file = (path or Path(os.devnull)).open('w', newline='')
         self._lines = csv.DictWriter(self._file, ('step', *columns), extrasaction='ignore')
         self._lines.writeheader()
         self._lines.writerows(old)
-        self._board = _tensorboard(path.parent / 'tensorboard' / path.stem, first)
-        self._progress = _progress()
+        self._board = path and _tensorboard(path.parent / 'tensorboard' / path.stem, first)
+        self._progress = _progress(disable=not path)
         self._bar = self._progress.add_task(title, total=last, completed=first, loss='')
         self._start_lap()
 
@@ -114,12 +116,13 @@ def _tensorboard(folder: Path, first: int) -> Any:
     return SummaryWriter(folder, purge_step=first + 1)
 
 
-def _progress() -> Progress:
+def _progress(*, disable: bool) -> Progress:
     columns = (
         '[progress.description]{task.description}',
         BarColumn(),
         '{task.completed}/{task.total}',
+        TextColumn('{task.fields[loss]}'),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
     )
-    return Progress(
-        *columns, TextColumn('{task.fields[loss]}'), TimeElapsedColumn(), TimeRemainingColumn()
-    )
+    return Progress(*columns, disable=disable)

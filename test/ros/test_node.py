@@ -43,13 +43,12 @@ def make_node(known_bundle_folder):
 
 
 def topics(node) -> set[str]:
-    own = node.get_publisher_names_and_types_by_node(node.get_name(), node.get_namespace())
-    return {name for name, _ in own}
+    """What it publishes: asked of itself, for the graph also remembers nodes that were killed."""
+    return {publisher.topic_name for publisher in node.publishers}
 
 
 def subscriptions(node) -> set[str]:
-    own = node.get_subscriber_names_and_types_by_node(node.get_name(), node.get_namespace())
-    return {name for name, _ in own}
+    return {subscription.topic_name for subscription in node.subscriptions}
 
 
 def test_topics_follow_the_life(make_node):

@@ -19,7 +19,7 @@ from rich.progress import Progress, TimeRemainingColumn
 
 from pose_node.core.camera import Camera
 from pose_node.core.errors import PoseNodeError
-from pose_node.core.geometry import inverse
+from pose_node.core.geometry import inverse, make_pose
 from training.objects import clutter
 
 from ..recipe import Recipe
@@ -31,7 +31,7 @@ from ..synth.scene import SceneOptions, look_at, turn_z_onto
 from ..synth.things import Thing, load_things
 from .bop_writer import Seen, targets, write_json, write_models, write_picture, write_scene
 
-SAMPLES = 8  # rays a pixel; the denoiser does the rest
+SAMPLES = 3  # rays a pixel; the denoiser does the rest
 VIEWS = 5  # pictures of a scene
 _ITEM_FACES = 12000  # of a distractor
 _VIEW_SLACK_DEG, _DISTANCE_SLACK = 5.0, 1.05
@@ -229,18 +229,19 @@ def box_of(mask: np.ndarray) -> tuple[float, float, float, float]:
 
 def in_view(T_cam_obj: np.ndarray, thing: Thing, scene: SceneOptions) -> bool:
     """Whether the recipe promises this view of the object, or of a symmetric twin."""
-    poses = T_cam_obj @ thing.symmetries.transforms(0.1)
+    to_middle = make_pose(np.eye(3), thing.mesh.bounds_m.mean(axis=0))
+    poses = T_cam_obj @ thing.symmetries.transforms(0.1) @ to_middle
     return any(_in_view(pose, scene) for pose in poses)
 
 
-def _in_view(T_cam_obj: np.ndarray, scene: SceneOptions) -> bool:
-    t = T_cam_obj[:3, 3]
+def _in_view(T_cam_mid: np.ndarray, scene: SceneOptions) -> bool:
+    t = T_cam_mid[:3, 3]
     distance = float(np.linalg.norm(t))
     low, high = scene.distance_m
     if not low / _DISTANCE_SLACK <= distance <= high * _DISTANCE_SLACK:
         return False
-    R = turn_z_onto(t / distance).T @ T_cam_obj[:3, :3]
-    eye = inverse(T_cam_obj)[:3, 3] / distance
+    R = turn_z_onto(t / distance).T @ T_cam_mid[:3, :3]
+    eye = inverse(T_cam_mid)[:3, 3] / distance
     elevation, azimuth = np.arcsin(np.clip(eye[2], -1.0, 1.0)), np.arctan2(eye[1], eye[0])
     rolled = R @ look_at(elevation, azimuth, 0.0).T
     roll = np.arctan2(rolled[1, 0], rolled[0, 0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Mesh:
         """(2, 3) lowest and highest corner."""
         return np.stack((self.vertices_m.min(axis=0), self.vertices_m.max(axis=0)))
 
-    @property
+    @cached_property
     def diameter_m(self) -> float:
         """Largest distance between two vertices (the BOP diameter)."""
         hull = trimesh.convex.convex_hull(self.vertices_m).vertices

@@ -21,9 +21,10 @@ from .pathtrace_world import (
     Panel,
     World,
     items_shape,
+    light_shape,
     linear_from_srgb,
     load_mitsuba,
-    panel_shape,
+    pictures_shape,
     sky_emitter,
 )
 
@@ -54,7 +55,9 @@ class PathTracer:
     def __post_init__(self) -> None:
         mi, world = self.mi, self.world
         self.things = items_shape(mi, world.items) if world.items else None
-        parts = [panel_shape(mi, panel) for panel in world.panels]
+        parts = [light_shape(mi, panel) for panel in world.panels if panel.radiance is not None]
+        papered = [panel for panel in world.panels if panel.radiance is None]
+        parts += [pictures_shape(mi, papered)] if papered else []
         parts += [self.things] if self.things else []
         parts += [] if world.sky is None else [sky_emitter(mi, world.sky)]
         self.scene = mi.load_dict(

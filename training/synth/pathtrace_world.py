@@ -119,24 +119,38 @@ def items_shape(mi: Any, items: Sequence[Item]) -> Any:
     return shape
 
 
-def panel_shape(mi: Any, panel: Panel) -> Any:
-    """A quad with its picture, or a light."""
-    T = panel.T_world_panel @ np.diag([*panel.size_m, 1.0, 1.0])
-    if panel.radiance is not None:
-        half = np.diag([0.5, 0.5, 1.0, 1.0])  # mitsuba's rectangle reaches from -1 to 1
-        rgb = {'type': 'rgb', 'value': list(panel.radiance)}
-        return mi.load_dict({
-            'type': 'rectangle', 'to_world': mi.ScalarTransform4f(T @ half),
-            'emitter': {'type': 'area', 'radiance': rgb},
-        })  # fmt: skip
-    assert panel.picture is not None
-    bitmap = mi.Bitmap(np.ascontiguousarray(panel.picture))
-    properties = mi.Properties()
-    texture = {'type': 'bitmap', 'bitmap': bitmap, 'raw': False}
-    properties['bsdf'] = mi.load_dict({'type': 'diffuse', 'reflectance': texture})
+def light_shape(mi: Any, panel: Panel) -> Any:
+    """A rectangle that shines along its z axis."""
+    assert panel.radiance is not None
+    half = np.diag([0.5 * panel.size_m[0], 0.5 * panel.size_m[1], 1.0, 1.0])
+    rgb = {'type': 'rgb', 'value': list(panel.radiance)}
+    return mi.load_dict({
+        'type': 'rectangle', 'to_world': mi.ScalarTransform4f(panel.T_world_panel @ half),
+        'emitter': {'type': 'area', 'radiance': rgb},
+    })  # fmt: skip
+
+
+def pictures_shape(mi: Any, panels: Sequence[Panel]) -> Any:
+    """All panels with pictures as one mesh, their pictures below each other in one texture."""
+    pictures = [panel.picture for panel in panels if panel.picture is not None]
+    wide, high = max(p.shape[1] for p in pictures), sum(p.shape[0] for p in pictures)
+    atlas = np.zeros((high, wide, 3), np.uint8)
     corners, faces = _QUAD
-    uv = [corners[:, :2] + 0.5]
-    return _mesh(mi, [corners @ T[:3, :3].T + T[:3, 3]], [np.array(faces)], properties, uv=uv)
+    places, uv, top = [], [], 0
+    for panel, picture in zip(panels, pictures):
+        height, width = picture.shape[:2]
+        atlas[top : top + height, :width] = picture
+        T = panel.T_world_panel @ np.diag([*panel.size_m, 1.0, 1.0])
+        places.append(corners @ T[:3, :3].T + T[:3, 3])
+        # From the centre of the first pixel to that of the last: nothing of the neighbours.
+        px = 0.5 + (corners[:, :2] + 0.5) * (width - 1, height - 1)
+        uv.append((px + (0, top)) / (wide, high))
+        top += height
+    properties = mi.Properties()
+    texture = {'type': 'bitmap', 'bitmap': mi.Bitmap(atlas), 'raw': False}
+    properties['bsdf'] = mi.load_dict({'type': 'diffuse', 'reflectance': texture})
+    quads = [np.array(faces) + 4 * k for k in range(len(panels))]
+    return _mesh(mi, places, quads, properties, uv=uv)
 
 
 def sky_emitter(mi: Any, sky: np.ndarray) -> Any:

@@ -13,13 +13,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pose_node.core.geometry import inverse, make_pose
+from pose_node.core.geometry import apply, inverse, make_pose
 
 from . import bench
 from .background import SUFFIXES, procedural
 from .mesh import PRIMITIVES, Mesh, primitive
 from .pathtrace_world import Item, Panel, World, linear_from_srgb
-from .pile import Body, make_body, pile_up
+from .pile import Body, Pile, PileOptions, make_body
 from .scene import SceneOptions, sample_camera, sample_pose
 
 _FLOOR_M = -0.75
@@ -30,8 +30,9 @@ _ABOVE_TABLE_DEG = 6.0  # lowest elevation of a camera
 class TableOptions:
     """Ranges of what is drawn; pairs are (lowest, highest)."""
 
-    clutter: tuple[int, int] = (3, 9)  # things that are not searched
-    spread_m: tuple[float, float] = (0.06, 0.16)  # standard deviation of the tried places
+    clutter: tuple[int, int] = (4, 12)  # things that are not searched
+    spread_m: tuple[float, float] = (0.05, 0.14)  # standard deviation of the tried places
+    far: float = 0.35  # share of the clutter that stands apart
     wall_m: tuple[float, float] = (0.5, 3.0)  # from the middle of the table
     lights: tuple[int, int] = (1, 3)
     sky: tuple[float, float] = (0.15, 1.5)  # radiance beside the lights'
@@ -70,8 +71,8 @@ def tilt_limit_rad(options: SceneOptions) -> float:
 
 @dataclass(frozen=True)
 class Table:
-    """A world whose items are first the objects that found a place, `things[k]` is the number of
-    items[k] among those asked for.
+    """A world whose first items are the objects that found a place: items[k] is objects[things[k]]
+    of those asked for.
     """
 
     world: World
@@ -88,30 +89,49 @@ def make_table(
     scene: SceneOptions,
 ) -> Table:
     """The objects and the clutter in one pile, all in random materials."""
-    bodies = [body for _, body in objects] + [make_body(mesh, 0.3) for mesh in clutter]
-    meshes = [mesh for mesh, _ in objects] + list(clutter)
-    order = rng.permutation(len(bodies))
-    poses: list[np.ndarray | None] = [None] * len(bodies)
-    free = scene.azimuth_deg[1] - scene.azimuth_deg[0]
-    yaw = np.pi if free >= 360.0 else np.radians(free / 4)
-    found = pile_up(rng, [bodies[k] for k in order], rng.uniform(*options.spread_m), (-yaw, yaw))
-    for k, pose in zip(order, found):
-        poses[k] = pose
-    items, things = [], []
-    for k, (mesh, pose) in enumerate(zip(meshes, poses)):
-        if pose is None:
-            continue
-        if k < len(objects):
-            things.append(k)
-        items.append(_material(rng, mesh, pose))
     room_m = rng.uniform(*options.wall_m, (2, 2)) * ((-1.0,), (1.0,))
-    panels = [*_top(rng, pictures), *_room(rng, pictures, room_m)]
-    panels += _lights(rng, options, room_m)
-    return Table(
-        World(items, panels, has_object=False, sky=_sky(rng, pictures, options)),
-        tuple(things),
-        room_m,
+    top = _top(rng, pictures)
+    middle, half = top[0].T_world_panel[:2, 3], np.array(top[0].size_m) / 2
+    table_m = np.maximum(middle - half, room_m[0]), np.minimum(middle + half, room_m[1])
+    poses = _pile(
+        rng, [body for _, body in objects], clutter, options, scene, np.concatenate(table_m)
     )
+    things = tuple(k for k in range(len(objects)) if k in poses)
+    items = [_material(rng, objects[k][0], poses[k]) for k in things]
+    for k, mesh in enumerate(clutter, start=len(objects)):
+        if k in poses:
+            items.append(_material(rng, mesh, poses[k]))
+    panels = [*top, *_room(rng, pictures, room_m)]
+    panels += _lights(rng, options, room_m, scene.distance_m[1])
+    sky = _sky(rng, pictures, options)
+    return Table(World(items, panels, has_object=False, sky=sky), things, room_m)
+
+
+def _pile(
+    rng: np.random.Generator,
+    bodies: Sequence[Body],
+    clutter: Sequence[Mesh],
+    options: TableOptions,
+    scene: SceneOptions,
+    table_m: np.ndarray,
+) -> dict[int, np.ndarray]:
+    """T_world_obj of what found a place, by its number: the objects first, then the clutter.
+
+    table_m (4,): lowest x, y and highest x, y of where things may stand.
+    """
+    spread_m = rng.uniform(*options.spread_m)
+    free_deg = scene.azimuth_deg[1] - scene.azimuth_deg[0]
+    half = np.pi if free_deg >= 360.0 else np.radians(free_deg / 4)
+    held = tuple(table_m.tolist())
+    pile = Pile(rng, PileOptions(spread_m, yaw_rad=(-half, half), table_m=held))
+    near = [k for k in range(len(clutter)) if rng.random() >= options.far]
+    everything = [*bodies, *(make_body(mesh) for mesh in clutter)]
+    close = [*range(len(bodies)), *(len(bodies) + k for k in near)]
+    poses = {int(k): pile.add(everything[k]) for k in rng.permutation(close)}
+    pile.options = PileOptions(spread_m, apart=True, table_m=held)
+    apart = [k for k in range(len(everything)) if k not in poses]
+    poses |= {k: pile.add(everything[k]) for k in apart}
+    return {k: pose for k, pose in poses.items() if pose is not None}
 
 
 def _material(rng: np.random.Generator, mesh: Mesh, T_world_obj: np.ndarray) -> Item:
@@ -132,7 +152,7 @@ def random_primitive(rng: np.random.Generator) -> Mesh:
 def _surface(rng: np.random.Generator, pictures: Pictures) -> np.ndarray:
     kind = rng.random()
     if kind < 0.3:
-        return bench.wood(rng, (1024, 768), int(rng.integers(3, 9)))
+        return bench.wood(rng, (900, 640), int(rng.integers(3, 9)))
     if kind < 0.55:
         grey = rng.uniform(30, 235)
         return bench.plaster(rng, (512, 384), np.clip(grey + rng.normal(0, 25, 3), 5, 250))
@@ -176,15 +196,16 @@ def _room(rng: np.random.Generator, pictures: Pictures, room_m: np.ndarray) -> l
 
 
 def _lights(
-    rng: np.random.Generator, options: TableOptions, room_m: np.ndarray
+    rng: np.random.Generator, options: TableOptions, room_m: np.ndarray, cameras_m: float
 ) -> list[Panel]:
-    """Lamps and windows round about, above every camera, towards the table."""
+    """Lamps and windows all round, behind every camera, towards the table."""
+    nearest_m = max(1.5, cameras_m + 0.2)
     panels = []
     for _ in range(int(rng.integers(options.lights[0], options.lights[1] + 1))):
         while True:
             away = rng.normal(size=3)
             away[2] = abs(away[2]) + 0.5
-            away *= rng.uniform(1.7, 2.6) / np.linalg.norm(away)
+            away *= nearest_m * rng.uniform(1.0, 1.6) / np.linalg.norm(away)
             if ((away[:2] > room_m[0]) & (away[:2] < room_m[1])).all():
                 break
         down = -away / np.linalg.norm(away)
@@ -192,7 +213,7 @@ def _lights(
         side /= np.linalg.norm(side)
         size = rng.uniform(0.08, 0.9, 2) * rng.uniform(0.4, 1.0)
         warmth = np.array((1.0, rng.uniform(0.75, 1.0), rng.uniform(0.5, 1.1)))
-        flux = rng.uniform(0.5, 4.0) * warmth
+        flux = rng.uniform(0.2, 1.6) * nearest_m**2 * warmth
         panels.append(Panel(
             bench._pose(tuple(side), tuple(down), tuple(away)), (float(size[0]), float(size[1])),
             radiance=tuple((flux / np.prod(size)).tolist()),
@@ -209,25 +230,37 @@ def _sky(rng: np.random.Generator, pictures: Pictures, options: TableOptions) ->
     return (sky * fall * rng.uniform(*options.sky)).astype(np.float32)
 
 
+def _elevations(scene: SceneOptions) -> tuple[float, float]:
+    """Above the table, and as far from straight down as the things that stand aside need."""
+    low, high = scene.elevation_deg
+    return max(low, _ABOVE_TABLE_DEG), high if high >= 90.0 else max(high - 8.0, low + 1.0)
+
+
 def draw_camera(
     rng: np.random.Generator, table: Table, scene: SceneOptions
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(T_cam_world, K) of a camera within the recipe's views, towards one of the objects."""
+    """(T_cam_world, K) of a camera within the recipe's views, in the room, towards the pile."""
     low, high = scene.distance_m
     squeeze = min(0.1, (high - low) / 4)
     roll = np.array(scene.roll_deg) * (0.6 if scene.roll_deg[1] < 180.0 else 1.0)
     options = dataclasses.replace(
         scene,
         distance_m=(low + squeeze, high - squeeze),
-        elevation_deg=(max(scene.elevation_deg[0], _ABOVE_TABLE_DEG), scene.elevation_deg[1]),
+        elevation_deg=_elevations(scene),
         roll_deg=(float(roll[0]), float(roll[1])),
-        margin=-0.25,
+        margin=-0.33,
     )
+    things = [
+        apply(item.T_world_obj, item.mesh.bounds_m.mean(axis=0))[0]
+        for item in table.world.items[: len(table.things)]
+    ]
     for _ in range(1000):
         K = sample_camera(rng, options)
-        item = table.world.items[int(rng.integers(max(1, len(table.things))))]
-        T_cam_aim = sample_pose(rng, options, K)
-        T_cam_world = T_cam_aim @ make_pose(np.eye(3), -item.T_world_obj[:3, 3])
+        aim = np.zeros(3)
+        if things:  # between the middle of the objects and one of them
+            one = things[int(rng.integers(len(things)))]
+            aim = np.mean(things, axis=0) + rng.random() * (one - np.mean(things, axis=0))
+        T_cam_world = sample_pose(rng, options, K) @ make_pose(np.eye(3), -aim)
         eye = inverse(T_cam_world)[:3, 3]
         inside = ((eye[:2] > table.room_m[0] + 0.1) & (eye[:2] < table.room_m[1] - 0.1)).all()
         if inside and eye[2] > 0.03:

@@ -10,7 +10,7 @@ its centre; one that ends centred on the answer does not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ _WINDOW_PER_BLOB = 2.0
 # The window may grow to this share of the map's longer side; a blob wider than that is "anywhere".
 _WIDEST_WINDOW = 0.35
 _STILL = 1e-3  # px; a window that moves less has arrived
+_LARGEST_PULL = 0.5  # more of a point's offset is never taken for the prior's doing
 _SMALLEST_VARIANCE = 1e-3  # px²; a blob of one pixel would have none
 
 
@@ -29,7 +30,6 @@ class DecodeOptions:
     """How maps become keypoints."""
 
     threshold: float = 0.1  # a keypoint counts when max(map) >= threshold * max(all maps)
-    scale: float = 1.0  # covariances times this, found by calibration
     min_variance_px2: float = 0.01  # no keypoint is more certain than this, map px²
     iterations: int = 6  # at most, of the window; a clean blob takes two or three
 
@@ -104,10 +104,10 @@ def decode(maps: np.ndarray, sigma_px: float, options: DecodeOptions | None = No
     anywhere = _anywhere(height, width)
     doubt = _clamped(covariances - sigma_px**2 * np.eye(2), options.min_variance_px2, anywhere)
     information = share * np.linalg.inv(doubt) + (1.0 - share) / anywhere * np.eye(2)
-    covariances = options.scale * np.linalg.inv(information)
+    covariances = np.linalg.inv(information)
 
     points[~usable] = np.nan
-    covariances[~usable] = options.scale * anywhere * np.eye(2)
+    covariances[~usable] = anywhere * np.eye(2)
     confidences = np.where(usable, peaks, 0.0).reshape(leading)
     best = confidences.max(axis=-1, keepdims=True, initial=0.0)
     usable = usable.reshape(leading)
@@ -116,6 +116,31 @@ def decode(maps: np.ndarray, sigma_px: float, options: DecodeOptions | None = No
         covariances_px=covariances.reshape(*leading, 2, 2),
         confidences=confidences,
         counts=usable & (confidences >= options.threshold * best),
+    )
+
+
+def without_prior(
+    found: Keypoints, size: tuple[int, int], prior_std_px: float | np.ndarray
+) -> Keypoints:
+    """What the picture alone says of keypoints on maps of `size` (width, height).
+
+    A network that is unsure answers with the mean of all that could be, which lies nearer to the
+    middle than the truth, and all keypoints nearer to the middle are an object farther away. A
+    Gaussian belief of variance s² under a prior of variance p² round the middle has been pulled in
+    by 1 - s² / p²: points and covariances are divided by it, and then hold the likelihood, which
+    is what a least squares fit wants.
+
+    prior_std_px: p in map pixels, a number or (...) for found.points_px (..., K, 2); infinite
+    leaves all as it is.
+    """
+    prior = np.square(np.asarray(prior_std_px, dtype=np.float64))[..., None]
+    variances = 0.5 * np.trace(found.covariances_px, axis1=-2, axis2=-1)
+    gain = 1.0 / (1.0 - np.minimum(variances / prior, _LARGEST_PULL))
+    middle = 0.5 * (np.array(size) - 1.0)
+    return replace(
+        found,
+        points_px=found.points_px + (gain[..., None] - 1.0) * (found.points_px - middle),
+        covariances_px=gain[..., None, None] * found.covariances_px,
     )
 
 

@@ -57,6 +57,7 @@ class CalibrationSpec:
     """What was measured of the network's answers for one object."""
 
     covariance_scale: float
+    prior_std_px: float  # map pixels, see heatmap.without_prior; infinite where none is given
     score: ScoreSpec
 
 
@@ -266,6 +267,9 @@ def _calibration(fields: Fields) -> CalibrationSpec:
     weights = score.fields('weights')
     spec = CalibrationSpec(
         covariance_scale=fields.number('covariance_scale', above=0.0),
+        prior_std_px=np.inf
+        if fields.absent('prior_std_px')
+        else fields.number('prior_std_px', above=0.0),
         score=ScoreSpec(
             bias=score.number('bias'),
             weights={

@@ -127,8 +127,11 @@ class PoseEstimator:
             maps = self._maps(tensor, looked_at)
         with _timed(stage_ms, 'decode'):
             keypoints = heatmap.decode(maps, self.spec.sigma_px, self._decode)
-            points_px, covariances_px = _to_picture(keypoints, maps_to_picture)
             calibration = [self.spec.calibration[region.object] for region in looked_at]
+            priors_px = np.array([each.prior_std_px for each in calibration])
+            map_size = maps.shape[-1], maps.shape[-2]
+            keypoints = heatmap.without_prior(keypoints, map_size, priors_px)
+            points_px, covariances_px = _to_picture(keypoints, maps_to_picture)
             scales = np.array([each.covariance_scale for each in calibration])
             covariances_px *= scales[:, None, None, None]
         with _timed(stage_ms, 'pnp'):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pose_node.core.errors import PoseNodeError
-from pose_node.core.heatmap import DecodeOptions, Keypoints, decode, encode
+from pose_node.core.heatmap import DecodeOptions, Keypoints, decode, encode, without_prior
 
 SIZE = (64, 48)
 
@@ -149,10 +149,46 @@ def test_which_keypoints_count():
     np.testing.assert_allclose(found.confidences, [1.0, 0.3, 0.29, 0.0])
 
 
-def test_options_scale_and_floor():
+def test_the_floor_of_the_covariance():
     maps = encode(np.array([[20.0, 20.0]]), SIZE, 1.0)
-    found = decode(maps, 1.0, DecodeOptions(scale=3.0, min_variance_px2=0.25))
-    np.testing.assert_allclose(found.covariances_px[0], 0.75 * np.eye(2), rtol=1e-3)
+    found = decode(maps, 1.0, DecodeOptions(min_variance_px2=0.25))
+    np.testing.assert_allclose(found.covariances_px[0], 0.25 * np.eye(2), rtol=1e-3)
+
+
+@pytest.mark.parametrize('noise_px', [1.0, 3.0, 6.0])
+def test_without_the_prior_is_the_likelihood(rng, noise_px):
+    """Points drawn from a prior, seen with noise, and told as their posterior: the noise is back,
+    and nothing is pulled to the middle any more.
+    """
+    prior_px, middle = 8.0, 0.5 * (np.array(SIZE) - 1.0)
+    true = rng.normal(0.0, prior_px, (20_000, 2))
+    seen = true + rng.normal(0.0, noise_px, true.shape)
+    share = prior_px**2 / (prior_px**2 + noise_px**2)
+    posterior = Keypoints(
+        middle + share * seen,
+        np.tile(share * noise_px**2 * np.eye(2), (len(true), 1, 1)),
+        np.ones(len(true)),
+        np.ones(len(true), bool),
+    )
+    found = without_prior(posterior, SIZE, prior_px)
+    np.testing.assert_allclose(found.points_px, middle + seen, atol=1e-9)
+    np.testing.assert_allclose(found.covariances_px[0], noise_px**2 * np.eye(2), rtol=1e-9)
+    slope = ((found.points_px - middle) * true).sum() / (true**2).sum()
+    assert abs(slope - 1.0) < 0.02
+
+
+def test_no_prior_leaves_keypoints_and_every_object_has_its_own(rng):
+    maps = np.stack([encode(rng.uniform(8, 40, (5, 2)), SIZE, 2.0)] * 2)
+    found = decode(maps, 1.0)
+    for each, wanted in zip(
+        vars(without_prior(found, SIZE, np.inf)).values(), vars(found).values(), strict=True
+    ):
+        np.testing.assert_array_equal(each, wanted)
+    both = without_prior(found, SIZE, np.array([np.inf, 6.0]))
+    np.testing.assert_array_equal(both.points_px[0], found.points_px[0])
+    middle = 0.5 * (np.array(SIZE) - 1.0)
+    gain = (both.points_px[1] - middle) / (found.points_px[1] - middle)
+    np.testing.assert_allclose(gain, 1.0 / (1.0 - 3.0 / 36.0), rtol=0.02)
 
 
 @pytest.mark.parametrize('poison', [np.nan, np.inf, -np.inf])

@@ -84,6 +84,18 @@ def test_covariance_scale_reaches_the_pose(rng, tmp_path, bundle):
     np.testing.assert_allclose(np.trace(b.covariance), 4 * np.trace(a.covariance), rtol=0.1)
 
 
+def test_the_prior_reaches_the_pose(rng, tmp_path, bundle):
+    """Without what pulled them together keypoints are farther apart: the object is nearer."""
+    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    data = manifest()
+    data['pose_network']['calibration'][OBJECT]['prior_std_px'] = 1.0
+    write_bundle(tmp_path / 'b', data, files)
+    picture = draw_scene(PLAIN, random_pose(rng))
+    with PoseEstimator(bundle) as plain, PoseEstimator(tmp_path / 'b') as pulled:
+        a, b = only(plain(picture, PLAIN)), only(pulled(picture, PLAIN))
+    assert b.T_cam_obj[2, 3] < a.T_cam_obj[2, 3]
+
+
 def _serve_two(model: onnx.ModelProto) -> bytes:
     """The known network with an input that says which object: for the second, the maps are drawn
     in reverse order.

@@ -26,6 +26,7 @@ from ..recipe import Recipe
 from ..synth.dataset import Dataset, Sample
 from ..synth.things import Thing
 from .checkpoint import load_trained
+from .depth_prior import depth_prior
 from .judge import MIN_VARIANCE_PX2, THRESHOLD, add_share, heatmaps, highest_boxes, solve
 
 _HELD_OUT_SEED = 1_000_003
@@ -81,20 +82,26 @@ def _evaluate_pose(recipe: Recipe) -> dict[str, Any]:
 def _calibrate(
     recipe: Recipe, thing: Thing, samples: list[Sample], maps: np.ndarray
 ) -> dict[str, Any]:
-    scale = 1.0
+    sigma_px, scale = recipe.pose.sigma_px, 1.0
+    prior_std_px = depth_prior(thing, samples, maps, sigma_px)
     for _ in range(3):  # inliers depend on the scale a little, so it settles in steps
-        tally = _tally(recipe, thing, samples, maps, scale)
+        tally = _tally(thing, samples, maps, sigma_px, scale, prior_std_px)
         good = np.isfinite(tally.nees)
         scale *= float(np.median(np.array(tally.nees)[good]) / stats.chi2(6).median())
-    return _report(tally, scale)
+    return _report(tally, scale, prior_std_px)
 
 
 def _tally(
-    recipe: Recipe, thing: Thing, samples: list[Sample], maps: np.ndarray, scale: float
+    thing: Thing,
+    samples: list[Sample],
+    maps: np.ndarray,
+    sigma_px: float,
+    scale: float,
+    prior_std_px: float,
 ) -> Tally:
     tally = Tally()
     for sample, sample_maps in zip(samples, maps, strict=True):
-        answer = solve(sample, thing, sample_maps, recipe.pose.sigma_px, scale)
+        answer = solve(sample, thing, sample_maps, sigma_px, scale, prior_std_px)
         found, estimate = answer.keypoints, answer.estimate
         tally.present.append(sample.present)
         tally.visible.append(sample.visible)
@@ -121,7 +128,7 @@ def _nees(estimate: PoseEstimate, sample: Sample, thing: Thing) -> float:
     return min(metrics.nees(estimate.T_cam_obj, T, estimate.covariance) for T in poses)
 
 
-def _report(tally: Tally, scale: float) -> dict[str, Any]:
+def _report(tally: Tally, scale: float, prior_std_px: float) -> dict[str, Any]:
     present, visible = np.array(tally.present), np.array(tally.visible)
     add_share = np.array(tally.add_share)
     half = present & (visible >= 0.5)
@@ -141,6 +148,7 @@ def _report(tally: Tally, scale: float) -> dict[str, Any]:
         'recall_at_score_half': round(float((scores[half] > 0.5).mean()), 4),
         'false_poses_at_score_half': round(float((scores[~present] > 0.5).mean()), 4),
         'covariance_scale': round(scale, 4),
+        'prior_std_px': round(prior_std_px, 2) if np.isfinite(prior_std_px) else None,
         'score': {'bias': round(bias, 4), 'weights': {k: round(v, 4) for k, v in weights.items()}},
     }
 

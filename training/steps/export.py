@@ -32,6 +32,7 @@ from .checkpoint import load_trained
 from .fit_log import read_log
 
 _OPSET = 17
+_CALIBRATION = ('covariance_scale', 'prior_std_px', 'score')
 # Largest difference of a map's probability, or of a box number, that half precision may make.
 _PARITY = 2e-2
 
@@ -183,7 +184,7 @@ def _manifest(recipe: Recipe, calibration: dict[str, Any]) -> dict[str, Any]:
             'threshold': pose['threshold'],
             'min_variance_px2': pose['min_variance_px2'],
             'calibration': {
-                name: {key: pose['objects'][name][key] for key in ('covariance_scale', 'score')}
+                name: {key: pose['objects'][name].get(key) for key in _CALIBRATION}
                 for name in names
             },
         },

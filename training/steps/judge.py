@@ -51,15 +51,21 @@ def heatmaps(network: nn.Module, views: Sequence[View]) -> np.ndarray:
 
 
 def solve(
-    view: View, thing: Thing, maps: np.ndarray, sigma_px: float, scale: float = 1.0
+    view: View,
+    thing: Thing,
+    maps: np.ndarray,
+    sigma_px: float,
+    scale: float = 1.0,
+    prior_std_px: float = np.inf,
 ) -> Answer:
-    """Decode one crop's maps (K, h, w) and solve for the pose; `scale` is the covariances'."""
-    options = heatmap.DecodeOptions(
-        threshold=THRESHOLD, scale=scale, min_variance_px2=MIN_VARIANCE_PX2
-    )
+    """Decode one crop's maps (K, h, w) and solve for the pose; `scale` is the covariances',
+    `prior_std_px` what heatmap.without_prior takes.
+    """
+    options = heatmap.DecodeOptions(threshold=THRESHOLD, min_variance_px2=MIN_VARIANCE_PX2)
     found = heatmap.decode(maps, sigma_px, options)
+    found = heatmap.without_prior(found, (maps.shape[2], maps.shape[1]), prior_std_px)
     points_px = (found.points_px + 0.5) * unet.STRIDE - 0.5
-    covariances_px = found.covariances_px * unet.STRIDE**2
+    covariances_px = found.covariances_px * scale * unet.STRIDE**2
     height, width = view.picture.shape[:2]
     camera = Camera(view.K, (width, height))
     use = found.counts

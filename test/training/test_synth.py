@@ -25,7 +25,14 @@ from training.synth.dataset import Dataset, letterbox, square_region
 from training.synth.keypoints import farthest_points
 from training.synth.mesh import PRIMITIVES, Mesh, load_mesh, primitive, simplified
 from training.synth.render import Instance, Lights, Renderer, ShadowMap
-from training.synth.scene import SceneOptions, look_at, random_rotation, sample_camera, sample_pose
+from training.synth.scene import (
+    SceneOptions,
+    look_at,
+    random_rotation,
+    sample_camera,
+    sample_pose,
+    sample_scene,
+)
 
 RECIPES = Path(__file__).parents[2] / 'config' / 'recipes'
 K = np.array([[310.0, 0, 64.7], [0, 305.0, 47.2], [0, 0, 1]])
@@ -143,7 +150,7 @@ def test_locator_targets_say_where_the_box_is(dataset: Dataset) -> None:
 
 
 def test_poses_keep_to_their_ranges(rng: np.random.Generator) -> None:
-    """Distance and elevation as asked; the camera looks at the object's origin."""
+    """Distance and elevation as asked; the camera looks at the object's middle."""
     options = SceneOptions(distance_m=(0.5, 0.9), elevation_deg=(10.0, 40.0), margin=0.0)
     for _ in range(50):
         camera = sample_camera(rng, options)
@@ -154,6 +161,25 @@ def test_poses_keep_to_their_ranges(rng: np.random.Generator) -> None:
         assert 9.999 <= elevation <= 40.001
         np.testing.assert_allclose(T[:3, :3] @ T[:3, :3].T, np.eye(3), atol=1e-9)
     np.testing.assert_allclose(look_at(0.0, 0.0, 0.0) @ (0, 0, 1), (0, -1, 0), atol=1e-12)
+
+
+def test_views_are_of_the_middle_wherever_the_origin_is(rng: np.random.Generator) -> None:
+    """The same box with its origin far off stands in the same places."""
+    options = SceneOptions(distance_m=(0.5, 0.9), margin=0.0)
+    bounds = np.array([[-0.1, -0.05, -0.02], [0.1, 0.05, 0.02]])
+    for seed in range(20):
+        here, there = (
+            sample_scene(
+                np.random.default_rng(seed), options,
+                object_name='box', bounds_m=bounds + offset, extra_meshes={},
+            )
+            for offset in (np.zeros(3), np.array((0.3, -0.2, 0.5)))
+        )  # fmt: skip
+        middle = apply(there.T_cam_obj, np.array([(0.3, -0.2, 0.5)]))[0]
+        np.testing.assert_allclose(middle, here.T_cam_obj[:3, 3], atol=1e-12)
+        assert 0.5 <= np.linalg.norm(middle) <= 0.9
+        for one, other in zip(here.instances[1:], there.instances[1:], strict=True):
+            np.testing.assert_allclose(one.T_cam_obj, other.T_cam_obj, atol=1e-12)
 
 
 def test_farthest_points_spread() -> None:

@@ -80,7 +80,9 @@ def sample_camera(rng: np.random.Generator, options: SceneOptions) -> np.ndarray
 
 
 def sample_pose(rng: np.random.Generator, options: SceneOptions, K: np.ndarray) -> np.ndarray:
-    """T_cam_obj: the camera on a sphere round the object, which lies anywhere in the picture."""
+    """T_cam_mid: the camera on a sphere round the object's middle, which lies anywhere in the
+    picture; axes as the object's.
+    """
     low, high = np.sin(np.radians(options.elevation_deg))
     elevation = np.arcsin(rng.uniform(low, high))
     azimuth = np.radians(rng.uniform(*options.azimuth_deg))
@@ -130,15 +132,17 @@ def sample_scene(
     0..1 scales the occlusion.
     """
     K = sample_camera(rng, options)
-    T_cam_obj = sample_pose(rng, options, K)
+    # Where a mesh has its origin is nobody's choice: views are of its middle.
+    T_cam_mid = sample_pose(rng, options, K)
+    T_cam_obj = T_cam_mid @ make_pose(np.eye(3), -bounds_m.mean(axis=0))
     present = rng.random() >= options.negatives
     size_m = float(np.linalg.norm(np.ptp(bounds_m, axis=0)))
     instances = [Instance(object_name, T_cam_obj, _paint(rng, options))] if present else []
     if rng.random() < options.occlusion * difficulty:
         for _ in range(rng.integers(max(1, options.occluders[0]), options.occluders[1] + 1)):
-            instances.append(_occluder(rng, T_cam_obj, size_m, extra_meshes))
+            instances.append(_occluder(rng, T_cam_mid, size_m, extra_meshes))
     for _ in range(rng.integers(options.distractors[0], options.distractors[1] + 1)):
-        instances.append(_distractor(rng, options, K, T_cam_obj, size_m, extra_meshes))
+        instances.append(_distractor(rng, options, K, T_cam_mid, size_m, extra_meshes))
     lights = _lights(rng, T_cam_obj)
     shadow = None
     if present and rng.random() < options.shadow:
@@ -146,7 +150,7 @@ def sample_scene(
     shadow_map = None
     if options.shadow_map > 0.0 and rng.random() < options.shadow_map:
         shadow_map = ShadowMap(
-            T_cam_obj[:3, 3],
+            T_cam_mid[:3, 3],
             1.5 * size_m,
             depth=float(rng.uniform(0.4, 1.0)),
             softness_m=float(rng.uniform(0.0, 0.12)) * size_m,
@@ -173,9 +177,9 @@ def _placed(
 
 
 def _occluder(
-    rng: np.random.Generator, T_cam_obj: np.ndarray, size_m: float, extra_meshes: dict[str, float]
+    rng: np.random.Generator, T_cam_mid: np.ndarray, size_m: float, extra_meshes: dict[str, float]
 ) -> Instance:
-    center = T_cam_obj[:3, 3]
+    center = T_cam_mid[:3, 3]
     sideways = np.array([*rng.normal(size=2), 0.0])
     sideways *= rng.uniform(0.1, 0.7) * size_m / np.linalg.norm(sideways)
     toward = rng.uniform(0.35, 0.9) * min(size_m, 0.5 * center[2])
@@ -189,17 +193,17 @@ def _distractor(
     rng: np.random.Generator,
     options: SceneOptions,
     K: np.ndarray,
-    T_cam_obj: np.ndarray,
+    T_cam_mid: np.ndarray,
     size_m: float,
     extra_meshes: dict[str, float],
 ) -> Instance:
     if rng.random() < 0.5:  # beside or behind the object
         sideways = np.array([*rng.normal(size=2), 0.0])
         sideways *= rng.uniform(0.7, 1.6) * size_m / np.linalg.norm(sideways)
-        center = T_cam_obj[:3, 3] + sideways + (0, 0, rng.uniform(0.0, 1.5) * size_m)
+        center = T_cam_mid[:3, 3] + sideways + (0, 0, rng.uniform(0.0, 1.5) * size_m)
     else:
         ray = np.linalg.solve(K, (*(rng.random(2) * options.picture_size), 1.0))
-        center = ray * (T_cam_obj[2, 3] + rng.uniform(0.3, 1.5))
+        center = ray * (T_cam_mid[2, 3] + rng.uniform(0.3, 1.5))
     return _placed(rng, center, size_m * rng.uniform(0.3, 1.3), extra_meshes)
 
 

@@ -27,12 +27,17 @@ end_header
 
 
 def write_ply(path: Path, mesh: Mesh) -> None:
-    """Positions and normals as float32, colours as bytes; folders are made."""
+    """The file; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(ply_bytes(mesh))
+
+
+def ply_bytes(mesh: Mesh) -> bytes:
+    """Positions and normals as float32, colours as bytes."""
     vertices = np.zeros(len(mesh.vertices_m), dtype=[('place', '<f4', 6), ('color', 'u1', 3)])
     vertices['place'] = np.hstack((mesh.vertices_m, mesh.normals))
     vertices['color'] = np.round(mesh.colors * 255)
     faces = np.zeros(len(mesh.faces), dtype=[('count', 'u1'), ('corners', '<i4', 3)])
     faces['count'], faces['corners'] = 3, mesh.faces
     header = _HEADER.format(vertices=len(vertices), faces=len(faces))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(header.encode('ascii') + vertices.tobytes() + faces.tobytes())
+    return header.encode('ascii') + vertices.tobytes() + faces.tobytes()

@@ -30,6 +30,7 @@ from ..recipe import Recipe
 from ..synth.things import Thing, load_things
 from .checkpoint import load_trained
 from .fit_log import read_log
+from .shipped import shipped_mesh
 
 _OPSET = 17
 _CALIBRATION = ('covariance_scale', 'prior_std_px', 'score')
@@ -144,7 +145,7 @@ def export(recipe: Recipe, folder: Path) -> None:
         ),
     }
     if recipe.ship_mesh:
-        files.update({f'{each.name}.ply': each.mesh.read_bytes() for each in recipe.objects})
+        files.update({f'{each.name}.ply': shipped_mesh(each) for each in recipe.objects})
     if recipe.locator:
         files['locator.onnx'] = to_onnx(
             _Scores(load_trained(recipe, 'locator')),

@@ -73,12 +73,15 @@ def _colors(mesh: trimesh.Trimesh) -> np.ndarray:
 def simplified(mesh: Mesh, faces: int) -> Mesh:
     """At most about `faces` triangles (quadric edge collapse); paint and normals from the nearest
     old vertex.
+
+    Vertices in one place are one: else seams of textures, and all of an STL, would open.
     """
     if len(mesh.faces) <= faces:
         return mesh
+    places, which = np.unique(mesh.vertices_m, axis=0, return_inverse=True)
     vertices, triangles = fast_simplification.simplify(
-        mesh.vertices_m.astype(np.float32),
-        mesh.faces.astype(np.int32),
+        places.astype(np.float32),
+        which.ravel()[mesh.faces].astype(np.int32),
         1.0 - faces / len(mesh.faces),
     )
     nearest = cKDTree(mesh.vertices_m).query(vertices)[1]

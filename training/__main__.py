@@ -10,7 +10,7 @@ from pose_node.core.errors import PoseNodeError
 
 from .recipe import load_recipe
 
-STEPS = ('preview', 'scenes', 'shards', 'fit', 'evaluate', 'export', 'all')
+STEPS = ('preview', 'scenes', 'shards', 'fit', 'curve', 'evaluate', 'export', 'all')
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         '--out',
         type=Path,
-        help='preview: picture to write; scenes, shards: folder; export: folder of the bundle',
+        help='preview, curve: picture; scenes, shards: folder; export, all: folder of the bundle',
     )
     parser.add_argument('--samples', type=int, help="shards: how many (the recipe's number)")
     parser.add_argument('--pictures', type=int, default=100, help='scenes: how many')
@@ -94,6 +94,10 @@ def run(options: argparse.Namespace) -> None:
             )
         if engine.global_rank > 0:
             return
+    if step == 'curve':
+        from .steps.curve import curve
+
+        curve(recipe, options.out or Path('out') / f'curve_{recipe.name}.svg')
     if step in ('evaluate', 'all'):
         from .steps.evaluate import evaluate
 

@@ -10,7 +10,9 @@ from pose_node.core.errors import PoseNodeError
 
 from .recipe import load_recipe
 
-STEPS = ('preview', 'scenes', 'shards', 'fit', 'curve', 'evaluate', 'export', 'all')
+STEPS = (
+    'symmetries', 'preview', 'scenes', 'shards', 'fit', 'curve', 'evaluate', 'export', 'all',
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,6 +63,10 @@ def run(options: argparse.Namespace) -> None:
     """Import only what the step needs."""
     recipe = load_recipe(options.recipe)
     step = options.step
+    if step == 'symmetries':
+        from .steps.symmetries import symmetries
+
+        symmetries(recipe)
     if step == 'preview':
         from .steps.preview import preview
 

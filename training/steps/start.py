@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor
 
 from pose_node.core.bundle import Bundle
@@ -24,6 +23,7 @@ from ..nets.unet import HeatmapUNet
 from ..recipe import Recipe, load_recipe, resolve
 from ..synth.keypoints import farthest_points
 from ..synth.mesh import load_mesh
+from .byte_weights import read_weights
 
 _SAME_M = 1e-3  # keypoints nearer than this are the same
 
@@ -84,17 +84,8 @@ def bundle_weights(bundle: Bundle, kind: str) -> dict[str, Tensor]:
     spec = bundle.pose_network if kind == 'pose' else bundle.locator
     if spec is None:
         raise PoseNodeError(f'{bundle.folder} has no locator to start from: start from ""')
-    graph = onnx.load_from_string(bundle.read(spec.file)).graph
-    weights = {}
-    for initializer in graph.initializer:
-        name = initializer.name.removesuffix('_half').removeprefix('network.')
-        weights[name] = torch.from_numpy(numpy_helper.to_array(initializer).copy()).float()
-    # The exporter stores equal tensors once.
-    for node in graph.node:
-        source = node.input[0].removeprefix('network.') if node.op_type == 'Identity' else ''
-        if source in weights:
-            weights[node.output[0].removeprefix('network.')] = weights[source]
-    return weights
+    weights = read_weights(onnx.load_from_string(bundle.read(spec.file)))
+    return {n.removeprefix('network.'): torch.from_numpy(v.copy()) for n, v in weights.items()}
 
 
 def _learned(recipe: Recipe, start: str, kind: str) -> Learned:

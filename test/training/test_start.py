@@ -179,6 +179,18 @@ def test_what_cannot_be_started_from_is_said(tmp_path: Path) -> None:
         start_from(build(recipe, 'pose', pretrained=False), recipe, 'pose')
 
 
+@pytest.mark.parametrize('kind', ['pose', 'locator'])
+def test_the_shipped_drill_can_be_started_from(tmp_path: Path, kind: str) -> None:
+    """What the recipe of one's own object does first; `mustard.toml` has it."""
+    recipe = recipe_of(tmp_path, 'own', ['bottle'], tail=START.format(MESH.parent))
+    network = build(recipe, kind, pretrained=False)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    start_from(network, recipe, kind)
+    after = network.state_dict()
+    taken = [n for n in after if n.endswith('running_mean') and (after[n] != before[n]).any()]
+    assert len(taken) > 20
+
+
 def _replace(folder: Path, name: str, data: bytes) -> None:
     """Another file in a bundle, with what its manifest says of it."""
     from pose_node.core.bundle import write_bundle

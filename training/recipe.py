@@ -13,6 +13,7 @@ from typing import Any
 
 from pose_node.core.errors import PoseNodeError
 
+from .synth.cache import cache_root
 from .synth.dataset import DatasetOptions
 from .synth.things import ObjectOptions
 
@@ -78,9 +79,8 @@ class Recipe:
     @property
     def cache(self) -> Path:
         """Where checkpoints and logs live: outside the checkout, named by the recipe's content."""
-        root = os.environ.get('POSE_NODE_CACHE', '~/.cache/pose_node')
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:8]
-        return Path(root).expanduser() / f'{self.name}-{digest}'
+        return cache_root() / f'{self.name}-{digest}'
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ pytest.importorskip('moderngl', reason='moderngl is not installed: run `make tes
 
 from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import apply, make_pose
-from training.synth.keypoints import clustered, corners, nearest_pixels
-from training.synth.mesh import primitive
+from training.synth import corner_points
+from training.synth.keypoints import clustered, corners, farthest_points, nearest_pixels
+from training.synth.mesh import Mesh, primitive
 from training.synth.render import Instance, Lights, Renderer
 from training.synth.scene import random_rotation
+from training.synth.things import ObjectOptions, keypoints_of
 
 K = np.array([[300.0, 0, 63.5], [0, 300.0, 63.5], [0, 0, 1]])
 SIZE = (128, 128)
@@ -87,3 +91,29 @@ def test_the_nearest_pixel_is_the_projection_where_it_is_seen(
 def test_a_picture_without_the_object_has_no_labels() -> None:
     pixels, known = nearest_pixels(np.zeros((8, 8, 3)), np.zeros((8, 8), bool), CORNERS, 0.1)
     assert pixels.shape == (8, 2) and not known.any()
+
+
+def test_an_object_says_how_its_keypoints_are_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Corners of a box, kept when they were chosen once; by default the farthest vertices."""
+    monkeypatch.setenv('POSE_NODE_CACHE', str(tmp_path))
+    monkeypatch.setattr(corner_points, '_PICTURES', 60)
+    box = primitive('box')
+    options = ObjectOptions('box', tmp_path / 'box.ply')
+    np.testing.assert_array_equal(keypoints_of(options, box, 8), farthest_points(box, 8))
+    options = ObjectOptions('box', tmp_path / 'box.ply', keypoint_selection='corners')
+    points = keypoints_of(options, box, 8)
+    box_corners = box.bounds_m[np.indices((2, 2, 2)).reshape(3, -1).T, np.arange(3)]
+    away = np.linalg.norm(points[:, None] - box_corners, axis=2)
+    assert away.min(axis=0).max() < 0.1 * box.diameter_m
+
+    def never(mesh: Mesh, count: int, pictures: int) -> np.ndarray:
+        raise AssertionError('chosen twice')
+
+    monkeypatch.setattr(corner_points, 'chosen', never)
+    np.testing.assert_array_equal(keypoints_of(options, box, 8), points)
+    with pytest.raises(AssertionError, match='chosen twice'):
+        keypoints_of(options, box, 9)
+    with pytest.raises(PoseNodeError, match="'best', wanted one of farthest, corners"):
+        ObjectOptions('box', tmp_path / 'box.ply', keypoint_selection='best')

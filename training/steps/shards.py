@@ -26,6 +26,7 @@ from pose_node.core.errors import PoseNodeError
 
 from ..recipe import Recipe
 from ..synth.dataset import Dataset, View
+from ..synth.things import ObjectOptions
 
 PER_SHARD = 256
 _FIELDS = [field.name for field in dataclasses.fields(View)]
@@ -151,13 +152,21 @@ def _fingerprint(recipe: Recipe, kind: str) -> str:
     what = {
         'seed': recipe.seed,
         'keypoints': recipe.keypoints,
-        'objects': [dataclasses.asdict(each) for each in recipe.objects],
+        'objects': [_described(each) for each in recipe.objects],
         'options': dataclasses.asdict(recipe.dataset_options(kind)),
     }
     digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode())
     for each in recipe.objects:
         digest.update(each.mesh.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _described(options: ObjectOptions) -> dict[str, Any]:
+    """Without the choice that older shards knew nothing of, where it is as it was for them."""
+    described = dataclasses.asdict(options)
+    if options.keypoint_selection == 'farthest':
+        del described['keypoint_selection']
+    return described
 
 
 def _name(k: int) -> str:

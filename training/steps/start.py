@@ -21,8 +21,8 @@ from pose_node.core.errors import PoseNodeError
 from ..nets.locator import Locator
 from ..nets.unet import HeatmapUNet
 from ..recipe import Recipe, load_recipe, resolve
-from ..synth.keypoints import farthest_points
 from ..synth.mesh import load_mesh
+from ..synth.things import keypoints_of
 from .byte_weights import read_weights
 
 _SAME_M = 1e-3  # keypoints nearer than this are the same
@@ -116,7 +116,7 @@ def _learned(recipe: Recipe, start: str, kind: str) -> Learned:
 def _keypoints_obj(recipe: Recipe, kind: str) -> dict[str, np.ndarray | None]:
     """By object, in the network's order."""
     return {
-        each.name: farthest_points(load_mesh(each.mesh, each.mesh_unit_m), recipe.keypoints)
+        each.name: keypoints_of(each, load_mesh(each.mesh, each.mesh_unit_m), recipe.keypoints)
         if kind == 'pose'
         else None
         for each in recipe.objects

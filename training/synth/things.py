@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 from scipy.spatial import ConvexHull
 
+from pose_node.core.errors import PoseNodeError
 from pose_node.core.symmetry import Symmetries
 
+from .corner_points import corner_points
 from .keypoints import farthest_points
 from .mesh import Mesh, load_mesh, simplified
 from .scene import look_at, turn_z_onto
 
 _COARSE_FACES = 1000
+SELECTIONS: dict[str, Callable[[Mesh, int], np.ndarray]] = {
+    'farthest': farthest_points,
+    'corners': corner_points,
+}
 # From the front and a little above, upright: the view that labels of symmetric objects stay near.
 _FRONT = look_at(np.radians(30.0), 0.0, 0.0)
 
@@ -30,6 +36,15 @@ class ObjectOptions:
     mesh_unit_m: float = 1.0
     bop_id: int = 0  # its number in BOP files; 0 is none
     symmetries: dict[str, Any] = field(default_factory=dict)  # as in models_info.json, but metres
+    # Which points of it to learn: 'farthest' from each other, or the 'corners' that pictures show.
+    keypoint_selection: str = 'farthest'
+
+    def __post_init__(self) -> None:
+        if self.keypoint_selection not in SELECTIONS:
+            raise PoseNodeError(
+                f'keypoint_selection of {self.name} is {self.keypoint_selection!r}, '
+                f'wanted one of {", ".join(SELECTIONS)}'
+            )
 
 
 @dataclass(frozen=True)
@@ -60,10 +75,15 @@ def _load(options: ObjectOptions, keypoints: int) -> Thing:
         path=options.mesh,
         mesh=mesh,
         coarse=coarse,
-        keypoints_obj=farthest_points(mesh, keypoints),
+        keypoints_obj=keypoints_of(options, mesh, keypoints),
         outline_obj=coarse.vertices_m[ConvexHull(coarse.vertices_m).vertices],
         symmetries=Symmetries.from_bop(options.symmetries, scale=1.0),
     )
+
+
+def keypoints_of(options: ObjectOptions, mesh: Mesh, count: int) -> np.ndarray:
+    """(count, 3) m, as the object's options choose them."""
+    return SELECTIONS[options.keypoint_selection](mesh, count)
 
 
 def canonical(T_cam_obj: np.ndarray, symmetries: Symmetries) -> np.ndarray:

@@ -43,11 +43,30 @@ class FitOptions:
     # the last ones are kept.
     validate_every: int = 0
     validate_on: int = 256  # samples of a third seed, and pictures of `validation`
+    # The pose network's: 'lite0' says a probability, 'unet' is the published one, which regresses.
+    network: str = 'lite0'
+    weights: Path | None = None  # torchvision's ResNet-34 for 'unet'; else it begins at random
+    epoch: int = 32_000  # samples; by epochs the rate and the loss of 'unet' change
+    # Its labels: the 'projection' of the keypoints, hidden or not, or the 'nearest' surface in
+    # sight, where that is within so many metres; other keypoints are left out of the loss.
+    annotation: str = 'projection'
+    annotation_m: float = 0.005
     validation: Path | None = None  # a BOP data set by another renderer, which then decides alone
 
     def __post_init__(self) -> None:
         if self.precision not in ('fp32', 'bf16'):
             raise PoseNodeError(f"precision is {self.precision!r}, wanted 'fp32' or 'bf16'")
+        if self.network not in ('lite0', 'unet'):
+            raise PoseNodeError(f"network is {self.network!r}, wanted 'lite0' or 'unet'")
+        if self.annotation not in ('projection', 'nearest'):
+            raise PoseNodeError(
+                f"annotation is {self.annotation!r}, wanted 'projection' or 'nearest'"
+            )
+
+    @property
+    def nearest_m(self) -> float | None:
+        """How near a surface must be for a label; None: labels are projections."""
+        return self.annotation_m if self.annotation == 'nearest' else None
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,13 @@ class Recipe:
     pose: FitOptions = field(default_factory=FitOptions)
     locate: FitOptions = field(default_factory=FitOptions)
     path: Path = Path()
+
+    def __post_init__(self) -> None:
+        if self.pose.network == 'unet' and len(self.objects) != 1:
+            raise PoseNodeError(
+                f'recipe {self.name} has {len(self.objects)} objects: the network "unet" is for '
+                'one; choose "lite0", or a recipe for each'
+            )
 
     def fit_options(self, kind: str) -> FitOptions:
         """Those of the network of `kind`, 'pose' or 'locator'."""

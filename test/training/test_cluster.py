@@ -90,7 +90,7 @@ def step_by_halves(run: Run, batch: tuple[Tensor, ...], recipe: Recipe) -> None:
             value.copy_(start[name])
         network.zero_grad()
         half = tuple(column[part] for column in batch)
-        torch.stack(losses(network, 'pose', half, 'fp32')).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(losses(run, half, 'fp32')).sum().backward()  # type: ignore[no-untyped-call]
         found = [parameter.grad for parameter in network.parameters()]
         gradients.append([None if g is None else g.clone() for g in found])
         if part.start == 0:

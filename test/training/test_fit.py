@@ -134,7 +134,7 @@ def test_a_step_without_a_finite_gradient_changes_no_weight(
     average = {k: v.clone() for k, v in run.average.state_dict().items()}
     moments = [v.clone() for s in run.optimiser.state.values() for v in s.values()]
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, 'normalise', lambda pictures: nowhere)
+        patch.setattr(fit_module, 'normalise', lambda pictures, network: nowhere)
         assert not np.isfinite(train_step(run, kind, batch, options)).all()
     assert (run.step, run.skipped) == (3, 1)
     assert same(parameters, [p.detach() for p in run.network.parameters()])
@@ -183,7 +183,8 @@ def test_bfloat16_is_near(recipe: Recipe) -> None:
     for precision in ('fp32', 'bf16'):
         torch.manual_seed(0)
         run = begin(recipe, 'pose', torch.device('cpu'))
-        (loss,) = losses(run.network.train(), 'pose', batch, precision)
+        run.network.train()
+        (loss,) = losses(run, batch, precision)
         assert loss.dtype == torch.float32
         loss.backward()  # type: ignore[no-untyped-call]
         assert run.network.head.weight.grad is not None

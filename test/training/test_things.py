@@ -14,7 +14,7 @@ from pose_node.core.geometry import exp_so3, make_pose
 from pose_node.core.symmetry import Continuous, Symmetries
 from pose_node.runtime.backends.onnx import OnnxBackend
 from training.nets.unet import HeatmapUNet
-from training.steps.export import _Probabilities, to_onnx
+from training.steps.export import _Maps, to_onnx
 from training.synth.scene import SceneOptions, sample_camera, sample_pose, turn_z_onto
 from training.synth.things import canonical
 
@@ -87,7 +87,7 @@ def test_each_object_has_its_own_last_layer() -> None:
 def test_the_exported_network_is_told_the_object() -> None:
     """ONNX with both inputs, any batch, agrees with torch."""
     torch.manual_seed(0)
-    network = _Probabilities(HeatmapUNet(5, 3, pretrained=False)).eval()
+    network = _Maps(HeatmapUNet(5, 3, pretrained=False)).eval()
     backend = OnnxBackend(to_onnx(network, (64, 64), ['heatmaps'], 3))
     picture, index = torch.randn(5, 3, 64, 64), torch.tensor([1, 1, 0, 2, 0])
     with torch.no_grad():

@@ -52,6 +52,8 @@ SIZE = (640, 480)
 class Told(nn.Module):
     """Says the labels of the views it will be shown, in their order, as `say` makes them."""
 
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
     def __init__(self, answers: list[object]) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
@@ -62,6 +64,9 @@ class Told(nn.Module):
             return next(self.answers)
         maps = np.stack([next(self.answers) for _ in range(len(x))])
         return torch.from_numpy(np.log(np.maximum(maps, 1e-12)))
+
+    def maps(self, x: Tensor, index: Tensor | None = None) -> Tensor:
+        return torch.exp(self(x, index))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .lite0 import Lite0
+from .lite0 import MEAN, STD, Lite0
 
 STRIDE = 8
 
@@ -22,6 +22,7 @@ class Locator(nn.Module):
     Boxes are (dx, dy) in cells from the cell's centre and (log width, log height) in input pixels.
     """
 
+    mean, std = MEAN, STD
     per_object = ('centers.weight', 'centers.bias')  # first axis: object by object
 
     def __init__(self, objects: int, *, pretrained: bool = True, frozen: int = 0):

@@ -5,32 +5,61 @@ into the distance of soft-argmax.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .resnet import ResNet, ShuffleUp
+from .pose_network import PoseNetwork
+from .resnet import CHANNELS, MEAN, STD, ResNet, ShuffleUp
 
 STRIDE = 4
+RELEASE = 5  # the epoch at which a frozen encoder begins to learn
 
 
-class PublishedUNet(nn.Module):
+class PublishedUNet(PoseNetwork):
     """Picture (N, 3, h, w) normalised -> heatmaps (N, K, h / 4, w / 4), trained towards Gaussians
-    of height 1; not normalised.
+    of height 1; not normalised. It knows one object.
+
+    `frozen`: the encoder keeps its weights until epoch 5.
     """
+
+    mean, std = MEAN, STD
+    per_object = ('head.weight', 'head.bias')
+    encoder: ResNet
 
     def __init__(self, keypoints: int, *, depth: int = 34, frozen: bool = True):
         super().__init__()
         self.encoder = ResNet(depth, frozen=frozen)
-        c4, c8, c16 = self.encoder.channels
+        self.held, self.epoch = frozen, 0
+        c4, c8, c16 = CHANNELS
         self.up8 = ShuffleUp(c16, c8, 192)
         self.up4 = ShuffleUp(192, c4, 96)
         self.head = nn.Conv2d(96, keypoints, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         f4, f8, f16 = self.encoder(x)
         maps: Tensor = self.head(self.up4(self.up8(f16, f8), f4))
         return maps
+
+    def maps(self, x: Tensor, index: Tensor | None = None) -> Tensor:
+        """A regressed map rings below zero, and that says nothing."""
+        return F.relu(self(x, index))
+
+    def loss(self, outputs: Tensor, labels: Sequence[Tensor]) -> Tensor:
+        """Pixels at first, distance in the end."""
+        targets, points_px, known = labels
+        return published_loss(outputs.float(), targets, points_px, known, self.epoch)
+
+    def advance(self, epoch: int) -> None:
+        """The loss turns, and the encoder is released."""
+        self.epoch = epoch
+        self.encoder.frozen = self.held and epoch < RELEASE
+
+    def rate(self, usual: float) -> float:
+        """Steeply down each epoch."""
+        return steep_rate(self.epoch, 1.0)
 
 
 def soft_argmax(maps: Tensor, sharpness: float = 10.0) -> Tensor:

@@ -9,11 +9,14 @@ a larger network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .lite0 import Lite0
+from .lite0 import MEAN, STD, Lite0
+from .pose_network import PoseNetwork
 
 STRIDE = 4
 
@@ -34,14 +37,17 @@ class _Up(nn.Module):
         return self.layers(torch.cat((x, skip), dim=1))
 
 
-class HeatmapUNet(nn.Module):
+class HeatmapUNet(PoseNetwork):
     """Picture (N, 3, h, w) normalised -> log-probability maps (N, K, h / 4, w / 4).
 
     One network may serve several objects: they share all but the last layer, and which object a
     picture shows is told (N,) and marks the deepest features.
     """
 
+    mean, std = MEAN, STD
     per_object = ('head.weight', 'head.bias', 'mark')  # first axis: object by object
+
+    encoder: Lite0
 
     def __init__(
         self, keypoints: int, objects: int = 1, *, pretrained: bool = True, frozen: int = 0
@@ -76,12 +82,22 @@ class HeatmapUNet(nn.Module):
             logits = self.head(x).reshape(n, self.keypoints, h * w)
         return F.log_softmax(logits.float(), dim=2).reshape(n, self.keypoints, h, w)
 
+    def maps(self, x: Tensor, index: Tensor | None = None) -> Tensor:
+        """Probabilities."""
+        return torch.exp(self(x, index))
 
-def heatmap_loss(log_maps: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, labels: Sequence[Tensor]) -> Tensor:
+        """Cross entropy of the keypoints whose place is known."""
+        targets, _, known = labels
+        return heatmap_loss(outputs, targets, known)
+
+
+def heatmap_loss(log_maps: Tensor, targets: Tensor, known: Tensor) -> Tensor:
     """Cross entropy between target and predicted distributions, mean over pictures and keypoints.
 
     targets: (N, K, h, w), each map sums to 1: a Gaussian where the keypoint lies in the picture,
     uniform where it does not or where there is no object, so that the network learns to say
-    "nowhere".
+    "nowhere". known: (N, K) bool, the others are left out of the mean.
     """
-    return -(targets * log_maps).sum(dim=(2, 3)).mean()
+    costs = -(targets * log_maps).sum(dim=(2, 3))
+    return (costs * known).sum() / known.sum().clamp(min=1)

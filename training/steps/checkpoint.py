@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from ..nets.locator import Locator
+from ..nets.pose_network import PoseNetwork
+from ..nets.published import PublishedUNet
 from ..nets.unet import HeatmapUNet
 from ..recipe import FitOptions, Recipe
 from .start import checkpoint_weights, start_from
@@ -21,8 +23,8 @@ from .start import checkpoint_weights, start_from
 class Run:
     """A training that is under way. `average` follows `network`, and is the one that is kept."""
 
-    network: HeatmapUNet | Locator
-    average: HeatmapUNet | Locator
+    network: PoseNetwork | Locator
+    average: PoseNetwork | Locator
     optimiser: torch.optim.Optimizer
     model: nn.Module  # the network as it is called, which many processes may share
     step: int = 0
@@ -61,8 +63,8 @@ class Run:
 
 def begin(recipe: Recipe, kind: str, device: torch.device) -> Run:
     """A training as its recipe starts it, or as its checkpoint left it."""
-    network = build(recipe, kind)
     path = recipe.cache / f'{kind}.pt'
+    network = build(recipe, kind, pretrained=not path.exists())
     if not path.exists():
         start_from(network, recipe, kind)
     network.to(device)
@@ -73,25 +75,45 @@ def begin(recipe: Recipe, kind: str, device: torch.device) -> Run:
     return run
 
 
-def build(recipe: Recipe, kind: str, *, pretrained: bool = True) -> HeatmapUNet | Locator:
+def build(recipe: Recipe, kind: str, *, pretrained: bool = True) -> PoseNetwork | Locator:
     """The network of `kind` ('pose' or 'locator'), channels last."""
-    network: HeatmapUNet | Locator
+    network: PoseNetwork | Locator
     objects, frozen = len(recipe.objects), recipe.fit_options(kind).frozen
-    if kind == 'pose':
+    if kind == 'pose' and recipe.pose.network == 'unet':
+        network = _published(recipe, pretrained=pretrained)
+    elif kind == 'pose':
         network = HeatmapUNet(recipe.keypoints, objects, pretrained=pretrained, frozen=frozen)
     else:
         network = Locator(objects, pretrained=pretrained, frozen=frozen)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def load_trained(recipe: Recipe, kind: str) -> nn.Module:
+def load_trained(recipe: Recipe, kind: str) -> PoseNetwork | Locator:
     """The network that the recipe's training made, in evaluation mode."""
     network = build(recipe, kind, pretrained=False)
     network.load_state_dict(checkpoint_weights(recipe.cache / f'{kind}.pt'))
     return network.eval()
 
 
-def _optimiser(network: HeatmapUNet | Locator, options: FitOptions) -> torch.optim.Optimizer:
+def _published(recipe: Recipe, *, pretrained: bool) -> PublishedUNet:
+    """Its encoder is held at first where it has learned something before."""
+    weights = recipe.pose.weights
+    network = PublishedUNet(recipe.keypoints, frozen=weights is not None)
+    if pretrained and weights is not None:
+        network.encoder.load_imagenet(weights)
+    elif pretrained and not recipe.pose.start:
+        print(f'pose: {recipe.path.name} names no "weights", the encoder starts from random ones')
+    return network
+
+
+def pose_network(recipe: Recipe) -> PoseNetwork:
+    """What the recipe's training made, in evaluation mode."""
+    network = load_trained(recipe, 'pose')
+    assert isinstance(network, PoseNetwork)
+    return network
+
+
+def _optimiser(network: PoseNetwork | Locator, options: FitOptions) -> torch.optim.Optimizer:
     encoder = {id(p) for p in network.encoder.parameters()}
     old = [p for p in network.parameters() if id(p) in encoder]
     new = [p for p in network.parameters() if id(p) not in encoder]

@@ -22,10 +22,11 @@ from pose_node.core.geometry import apply
 from pose_node.core.pnp import PoseEstimate
 from pose_node.runtime.score import score_features
 
+from ..nets.locator import Locator
 from ..recipe import Recipe
 from ..synth.dataset import Dataset, Sample
 from ..synth.things import Thing
-from .checkpoint import load_trained
+from .checkpoint import load_trained, pose_network
 from .depth_prior import depth_prior
 from .judge import MIN_VARIANCE_PX2, THRESHOLD, add_share, heatmaps, highest_boxes, solve
 
@@ -58,7 +59,7 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
 
 
 def _evaluate_pose(recipe: Recipe) -> dict[str, Any]:
-    network = load_trained(recipe, 'pose')
+    network = pose_network(recipe)
     seed = recipe.seed + _HELD_OUT_SEED
     dataset = Dataset(recipe.dataset, recipe.objects, recipe.keypoints, seed)
     first = recipe.dataset.ramp
@@ -87,6 +88,8 @@ def _calibrate(
     for _ in range(3):  # inliers depend on the scale a little, so it settles in steps
         tally = _tally(thing, samples, maps, sigma_px, scale, prior_std_px)
         good = np.isfinite(tally.nees)
+        if not good.any():
+            break  # a network that has learned nothing yet has no errors to scale
         scale *= float(np.median(np.array(tally.nees)[good]) / stats.chi2(6).median())
     return _report(tally, scale, prior_std_px)
 
@@ -140,8 +143,8 @@ def _report(tally: Tally, scale: float, prior_std_px: float) -> dict[str, Any]:
     return {
         'samples': len(present),
         'keypoint_error_px': {
-            'median': round(float(np.median(errors_px)), 3),
-            'p90': round(float(np.percentile(errors_px, 90)), 3),
+            'median': round(float(np.nanmedian(errors_px)), 3),
+            'p90': round(float(np.nanpercentile(errors_px, 90)), 3),
         },
         'add_01d': round(float((add_share[present] < 0.1).mean()), 4),
         'add_01d_half_visible': round(float((add_share[half] < 0.1).mean()), 4),
@@ -177,6 +180,7 @@ def _evaluate_locator(recipe: Recipe) -> dict[str, Any]:
     a look, because the score of the pose judges it.
     """
     network = load_trained(recipe, 'locator')
+    assert isinstance(network, Locator)
     options = recipe.locator_dataset
     seed = recipe.seed + _HELD_OUT_SEED
     dataset = Dataset(options, recipe.objects, recipe.keypoints, seed)

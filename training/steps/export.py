@@ -26,10 +26,11 @@ from pose_node.core.errors import PoseNodeError
 from pose_node.runtime.backends.onnx import OnnxBackend
 
 from ..nets import lite0, locator, unet
+from ..nets.pose_network import PoseNetwork
 from ..recipe import Recipe
 from ..synth.things import Thing, load_things
 from .byte_weights import byte_weights, read_weights
-from .checkpoint import load_trained
+from .checkpoint import load_trained, pose_network
 from .fit_log import read_log
 from .shipped import shipped_mesh
 
@@ -39,13 +40,13 @@ _CALIBRATION = ('covariance_scale', 'prior_std_px', 'score')
 _PARITY = 1e-3
 
 
-class _Probabilities(nn.Module):
-    def __init__(self, network: nn.Module):
+class _Maps(nn.Module):
+    def __init__(self, network: PoseNetwork):
         super().__init__()
         self.network = network
 
     def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
-        return torch.exp(self.network(x, index))
+        return self.network.maps(x, index)
 
 
 class _Scores(nn.Module):
@@ -127,11 +128,12 @@ def export(recipe: Recipe, folder: Path) -> None:
             f'{path} does not exist: run `python -m training evaluate {recipe.path}` first'
         )
     calibration = json.loads(path.read_text())
+    network = pose_network(recipe)
     files: dict[str, bytes | Path] = {
         'recipe.toml': recipe.path,
         'training.json': _log(recipe, calibration),
         'pose.onnx': to_onnx(
-            _Probabilities(load_trained(recipe, 'pose')),
+            _Maps(network),
             recipe.dataset.input_size,
             ['heatmaps'],
             len(recipe.objects),
@@ -145,13 +147,15 @@ def export(recipe: Recipe, folder: Path) -> None:
             recipe.locator_dataset.input_size,
             ['centers', 'boxes'],
         )
-    manifest = _manifest(recipe, calibration)
+    manifest = _manifest(recipe, calibration, network)
     bundle = write_bundle(folder, manifest, files)
     size = sum(file.bytes for file in bundle.manifest.files.values())
     print(f'{folder}: {size / 1e6:.1f} MB')
 
 
-def _manifest(recipe: Recipe, calibration: dict[str, Any]) -> dict[str, Any]:
+def _manifest(
+    recipe: Recipe, calibration: dict[str, Any], network: PoseNetwork
+) -> dict[str, Any]:
     pose = calibration['pose']
     names = [each.name for each in recipe.objects]
     return {
@@ -170,8 +174,8 @@ def _manifest(recipe: Recipe, calibration: dict[str, Any]) -> dict[str, Any]:
             'input': 'picture',
             'output': 'heatmaps',
             'input_size': recipe.dataset.input_size,
-            'mean': lite0.MEAN,
-            'std': lite0.STD,
+            'mean': network.mean,
+            'std': network.std,
             'stride': unet.STRIDE,
             'sigma_px': recipe.pose.sigma_px,
             'region_scale': recipe.dataset.region_scale,

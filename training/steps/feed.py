@@ -16,8 +16,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from pose_node.core import heatmap
 from pose_node.core.errors import PoseNodeError
 
-from ..nets import lite0, locator, unet
-from ..recipe import Recipe
+from ..nets import locator, unet
+from ..nets.locator import Locator
+from ..nets.pose_network import PoseNetwork
+from ..recipe import FitOptions, Recipe
 from ..synth.dataset import View
 from .shards import Shards, rendered
 
@@ -27,11 +29,38 @@ def pose_targets(sample: View, stride: int, sigma_px: float) -> np.ndarray:
     is none to find.
     """
     height, width = (n // stride for n in sample.picture.shape[:2])
-    points_px = (sample.keypoints_px + 0.5) / stride - 0.5
+    points_px, inside = _places(sample, stride)
     maps = heatmap.encode(points_px, (width, height), sigma_px)
-    inside = ((points_px > -0.5) & (points_px < np.array((width, height)) - 0.5)).all(axis=1)
-    maps[~(inside & sample.present)] = 1.0
+    maps[~inside] = 1.0
     return maps / maps.sum(axis=(1, 2), keepdims=True)
+
+
+def pose_labels(
+    sample: View, stride: int, options: FitOptions
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """targets (K, h, w), points_px (K, 2) in map pixels, known (K,) bool: what counts in the loss.
+
+    A probability is told of what is not there to be seen, a regressed map is not; either leaves
+    out keypoints that the annotation has dropped.
+    """
+    points_px, inside = _places(sample, stride)
+    known = inside
+    if options.network == 'lite0':
+        targets = pose_targets(sample, stride, options.sigma_px)
+        known = np.isfinite(points_px).all(axis=1) | (not sample.present)
+    else:
+        height, width = (n // stride for n in sample.picture.shape[:2])
+        targets = heatmap.encode(points_px, (width, height), options.sigma_px)
+    return targets, np.nan_to_num(points_px).astype(np.float32), known
+
+
+def _places(sample: View, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """(K, 2) labels in map pixels, (K,) whether they lie on the map of an object that is there."""
+    height, width = (n // stride for n in sample.picture.shape[:2])
+    labels_px = sample.keypoints_px if sample.labels_px is None else sample.labels_px
+    points_px = (labels_px + 0.5) / stride - 0.5
+    inside = ((points_px > -0.5) & (points_px < np.array((width, height)) - 0.5)).all(axis=1)
+    return points_px, np.asarray(inside & bool(sample.present))
 
 
 def locator_targets(
@@ -56,11 +85,11 @@ def locator_targets(
     return centers, boxes, mask
 
 
-def normalise(pictures: Tensor) -> Tensor:
-    """(N, h, w, 3) uint8 -> (N, 3, h, w) float32 as the encoder wants it."""
+def normalise(pictures: Tensor, network: PoseNetwork | Locator) -> Tensor:
+    """(N, h, w, 3) uint8 -> (N, 3, h, w) float32 as the network's encoder wants it."""
     mean, std = (
         torch.tensor(values, device=pictures.device).view(1, 3, 1, 1)
-        for values in (lite0.MEAN, lite0.STD)
+        for values in (network.mean, network.std)
     )
     return (pictures.permute(0, 3, 1, 2).float() - mean) / std
 
@@ -110,8 +139,7 @@ class Batches(IterableDataset):  # type: ignore[type-arg]
 
     def _labels(self, view: View) -> tuple[np.ndarray, ...]:
         if self.kind == 'pose':
-            sigma_px = self.recipe.pose.sigma_px
-            return np.array(view.thing), pose_targets(view, unet.STRIDE, sigma_px)
+            return np.array(view.thing), *pose_labels(view, unet.STRIDE, self.recipe.pose)
         return locator_targets(view, locator.STRIDE, len(self.recipe.objects))
 
 

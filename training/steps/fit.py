@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from pose_node.core.errors import PoseNodeError
 
-from ..nets.locator import locator_loss
-from ..nets.unet import heatmap_loss
+from ..nets.locator import Locator, locator_loss
 from ..recipe import FitOptions, Recipe
 from .checkpoint import Run, begin
 from .engine import Engine, open_engine
@@ -49,6 +48,11 @@ def fit(
         raise PoseNodeError(
             f'{recipe.cache} holds step {run.step} here and another where process 0 runs: '
             'let POSE_NODE_CACHE be one folder for all machines'
+        )
+    if engine.world_size > 1 and getattr(run.network, 'held', False):
+        raise PoseNodeError(
+            f'{recipe.path}: several processes cannot release an encoder on their way: '
+            'train in one, or leave "weights" away'
         )
     run.model = engine.setup_module(run.network)
     recipe.cache.mkdir(parents=True, exist_ok=True)
@@ -91,11 +95,15 @@ def train_step(run: Run, kind: str, batch: tuple[Tensor, ...], options: FitOptio
     the count of such steps.
     """
     network = run.network
+    if not isinstance(network, Locator):
+        network.advance(run.step * options.batch // options.epoch)
     run.model.train()
     rate = schedule(run.step, options.samples // options.batch, options.warmup)
+    if not isinstance(network, Locator):
+        rate = network.rate(rate)
     for group in run.optimiser.param_groups:
         group['lr'] = group['top_lr'] * rate
-    parts = losses(run.model, kind, batch, options.precision)
+    parts = losses(run, batch, options.precision)
     run.optimiser.zero_grad(set_to_none=True)
     torch.stack(parts).sum().backward()  # type: ignore[no-untyped-call]
     run.step += 1
@@ -110,18 +118,18 @@ def train_step(run: Run, kind: str, batch: tuple[Tensor, ...], options: FitOptio
     return [float(p.detach()) for p in parts]
 
 
-def losses(
-    network: nn.Module, kind: str, batch: tuple[Tensor, ...], precision: str
-) -> list[Tensor]:
+def losses(run: Run, batch: tuple[Tensor, ...], precision: str) -> list[Tensor]:
     """The parts of a batch's loss, in float32."""
+    network = run.network
     device = next(network.parameters()).device
+    locates = isinstance(network, Locator)
     pictures, *labels = (tensor.to(device, non_blocking=True) for tensor in batch)
-    x = normalise(pictures).contiguous(memory_format=torch.channels_last)
+    x = normalise(pictures, network).contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16'):
-        outputs = network(x, labels[0]) if kind == 'pose' else network(x)
-    if kind == 'pose':
-        return [heatmap_loss(outputs, labels[1])]
-    return list(locator_loss(*outputs, *labels))
+        outputs = run.model(x) if locates else run.model(x, labels[0])
+    if isinstance(network, Locator):
+        return list(locator_loss(*outputs, *labels))
+    return [network.loss(outputs, labels[1:])]
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:

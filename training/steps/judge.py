@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from pose_node.core import heatmap, metrics
 from pose_node.core.camera import Camera
 from pose_node.core.pnp import PoseEstimate, solve_pnp
 
 from ..nets import locator, unet
+from ..nets.locator import Locator
+from ..nets.pose_network import PoseNetwork
 from ..synth.dataset import View
 from ..synth.things import Thing
 from .feed import normalise
@@ -37,8 +38,8 @@ class Answer:
     estimate: PoseEstimate
 
 
-def heatmaps(network: nn.Module, views: Sequence[View]) -> np.ndarray:
-    """(N, K, h, w) probabilities; the network in evaluation mode."""
+def heatmaps(network: PoseNetwork, views: Sequence[View]) -> np.ndarray:
+    """(N, K, h, w), nowhere negative; the network in evaluation mode."""
     device = next(network.parameters()).device
     maps = []
     with torch.no_grad():
@@ -46,7 +47,7 @@ def heatmaps(network: nn.Module, views: Sequence[View]) -> np.ndarray:
             batch = views[i : i + _BATCH]
             pictures = torch.from_numpy(np.stack([v.picture for v in batch])).to(device)
             index = torch.tensor([v.thing for v in batch], device=device)
-            maps.append(network(normalise(pictures), index).exp().cpu().numpy())
+            maps.append(network.maps(normalise(pictures, network), index).cpu().numpy())
     return np.concatenate(maps)
 
 
@@ -92,14 +93,14 @@ def mssd_share(estimate: PoseEstimate, view: View, thing: Thing) -> float:
     return error_m / thing.mesh.diameter_m
 
 
-def highest_boxes(network: nn.Module, views: Sequence[View]) -> tuple[np.ndarray, np.ndarray]:
+def highest_boxes(network: Locator, views: Sequence[View]) -> tuple[np.ndarray, np.ndarray]:
     """(N,) heights of the highest peaks of the objects' centres, (N,) IoU of their boxes."""
     device = next(network.parameters()).device
     rows = []
     with torch.no_grad():
         for view in views:
             picture = torch.from_numpy(view.picture[None]).to(device)
-            logits, boxes = network(normalise(picture))
+            logits, boxes = network(normalise(picture, network))
             centers = torch.sigmoid(logits)[0, view.thing].cpu().numpy()
             rows.append(_highest_box(centers, boxes[0].cpu().numpy(), view))
     peaks, ious = np.array(rows).T

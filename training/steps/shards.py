@@ -60,7 +60,7 @@ class Shards:
 
     def _read(self, k: int) -> dict[str, np.ndarray]:
         with np.load(self.folder / _name(k)) as file:
-            return {name: file[name] for name in _FIELDS}
+            return {name: file[name] for name in file.files}
 
 
 def write_shards(recipe: Recipe, kind: str, folder: Path, samples: int, processes: int) -> None:
@@ -86,14 +86,16 @@ def write_shards(recipe: Recipe, kind: str, folder: Path, samples: int, processe
 def rendered(recipe: Recipe, kind: str) -> Callable[[int], View]:
     """Gives the recipe's samples by their numbers, rendered in this process."""
     options = recipe.dataset_options(kind)
-    dataset = Dataset(options, recipe.objects, recipe.keypoints, recipe.seed)
+    nearest_m = recipe.pose.nearest_m if kind == 'pose' else None
+    dataset = Dataset(options, recipe.objects, recipe.keypoints, recipe.seed, nearest_m)
     return dataset.crop if kind == 'pose' else dataset.whole
 
 
 def write_shard(look: Callable[[int], View], own: Path, k: int) -> None:
     """Shard k, which is there when it is whole."""
     views = [look(k * PER_SHARD + row) for row in range(PER_SHARD)]
-    columns = {name: np.stack([getattr(view, name) for view in views]) for name in _FIELDS}
+    told = [name for name in _FIELDS if getattr(views[0], name) is not None]
+    columns = {name: np.stack([getattr(view, name) for view in views]) for name in told}
     partial = own / f'{_name(k)}.{os.getpid()}.partial'
     with partial.open('wb') as file:
         np.savez(file, **columns)  # type: ignore[arg-type]
@@ -149,12 +151,14 @@ def _check(recipe: Recipe, kind: str, own: Path) -> None:
 
 def _fingerprint(recipe: Recipe, kind: str) -> str:
     """Of all that samples follow from, but for the code."""
-    what = {
+    what: dict[str, Any] = {
         'seed': recipe.seed,
         'keypoints': recipe.keypoints,
         'objects': [_described(each) for each in recipe.objects],
         'options': dataclasses.asdict(recipe.dataset_options(kind)),
     }
+    if kind == 'pose' and recipe.pose.nearest_m is not None:
+        what['nearest_m'] = recipe.pose.nearest_m
     digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode())
     for each in recipe.objects:
         digest.update(each.mesh.read_bytes())

@@ -19,7 +19,7 @@ from pose_node.core.bundle import Bundle
 from pose_node.core.errors import PoseNodeError
 
 from ..nets.locator import Locator
-from ..nets.unet import HeatmapUNet
+from ..nets.pose_network import PoseNetwork
 from ..recipe import Recipe, load_recipe, resolve
 from ..synth.mesh import load_mesh
 from ..synth.things import keypoints_of
@@ -37,7 +37,7 @@ class Learned:
     keypoints_obj: dict[str, np.ndarray | None]  # by object; a locator has none
 
 
-def start_from(network: HeatmapUNet | Locator, recipe: Recipe, kind: str) -> None:
+def start_from(network: PoseNetwork | Locator, recipe: Recipe, kind: str) -> None:
     """Take over what the recipe's `start` has learned, wherever names and shapes agree."""
     start = recipe.fit_options(kind).start
     if not start:

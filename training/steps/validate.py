@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
-from torch import nn
 
 from pose_node.core import metrics
 from pose_node.core.errors import PoseNodeError
 from pose_node.runtime.bop import BopDataset, Truth
 from pose_node.runtime.preprocess import Region, crop, letterbox
 
+from ..nets.locator import Locator
+from ..nets.pose_network import PoseNetwork
 from ..recipe import Recipe
 from ..synth.dataset import Dataset, View, project
 from ..synth.things import Thing, canonical
@@ -46,17 +48,18 @@ class Validation:
         self.names = [f'{which}_{name}' for which in self.views for name in names]
         self.decides = f'{"other" if options.validation else "own"}_{names[0]}'
 
-    def __call__(self, network: nn.Module) -> dict[str, float]:
+    def __call__(self, network: PoseNetwork | Locator) -> dict[str, float]:
         """Figures by name; the network in evaluation mode."""
         figures: list[float] = []
         for views in self.views.values():
             if self.kind == 'pose':
-                figures += self._poses(network, views)
+                figures += self._poses(cast(PoseNetwork, network), views)
             else:
-                figures.append(average_precision(*highest_boxes(network, views), views))
+                peaks, ious = highest_boxes(cast(Locator, network), views)
+                figures.append(average_precision(peaks, ious, views))
         return dict(zip(self.names, np.round(figures, 4).tolist(), strict=True))
 
-    def _poses(self, network: nn.Module, views: Sequence[View]) -> tuple[float, float, float]:
+    def _poses(self, network: PoseNetwork, views: Sequence[View]) -> tuple[float, float, float]:
         """Mean recall of MSSD over BOP's thresholds, share of ADD below a tenth of the diameter,
         median distance of the keypoints; of what is there to be seen.
         """
@@ -71,7 +74,7 @@ class Validation:
         return (
             metrics.average_recall(np.array(mssd), metrics.MSSD_THRESHOLDS),
             metrics.recall(np.array(add), 0.1),
-            float(np.median(errors_px)),
+            float(np.nanmedian(errors_px)),
         )
 
 

@@ -14,6 +14,7 @@ from pose_node.core.geometry import apply
 
 from .augment import Augmenter, AugmentOptions
 from .background import Backgrounds
+from .keypoints import nearest_pixels
 from .mesh import PRIMITIVES, load_mesh, primitive, simplified
 from .render import Instance, Renderer
 from .scene import Scene, SceneOptions, narrowed, sample_scene
@@ -60,6 +61,8 @@ class View:
     box_center_px: np.ndarray
     box_size_px: np.ndarray
     visible: float
+    # What the network is to learn (K, 2), NaN for "leave it out"; None: keypoints_px.
+    labels_px: np.ndarray | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,10 @@ class Dataset:
         objects: Sequence[ObjectOptions],
         keypoints: int,
         seed: int,
+        nearest_m: float | None = None,
     ):
+        """nearest_m: labels are the nearest surface in sight, at most so far from a keypoint."""
+        self.nearest_m = nearest_m
         self.options, self.seed = options, seed
         self.things = load_things(objects, keypoints)
         self.renderer = Renderer()
@@ -177,7 +183,25 @@ class Dataset:
             visible=visible if scene.present else 0.0,
             T_net_px=T_net_px,
             scene=scene,
+            labels_px=self._labels_px(scene, T_cam_obj, thing, T_net_px),
         )
+
+    def _labels_px(
+        self, scene: Scene, T_cam_obj: np.ndarray, thing: Thing, T_net_px: np.ndarray
+    ) -> np.ndarray | None:
+        """(K, 2) pixels of the surface nearest to each keypoint, NaN where none seen is near."""
+        if self.nearest_m is None:
+            return None
+        if not scene.present:
+            return np.full((len(thing.keypoints_obj), 2), np.nan)
+        size = self.options.input_size
+        surface, identity = self.renderer.targets(scene.instances, T_net_px @ scene.K, size)
+        shown = (identity == 1).astype(np.uint8)
+        _fill_outside(shown, T_net_px, self.options.scene.picture_size)
+        # The surface is that of the pose rendered; keypoints are those of the pose that is told.
+        keypoints = apply(np.linalg.inv(scene.T_cam_obj) @ T_cam_obj, thing.keypoints_obj)
+        pixels, near = nearest_pixels(surface, shown == 1, keypoints, self.nearest_m)
+        return np.where(near[:, None], pixels, np.nan)
 
     def _probe(
         self, thing: Thing, scene: Scene, low: np.ndarray, high: np.ndarray

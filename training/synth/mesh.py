@@ -14,6 +14,8 @@ from scipy.spatial import cKDTree
 
 from pose_node.core.errors import PoseNodeError
 
+_OPEN_EDGES = 1e-3  # share of a mesh's edges that may be open
+
 
 @dataclass(frozen=True)
 class Mesh:
@@ -34,6 +36,20 @@ class Mesh:
         """Largest distance between two vertices (the BOP diameter)."""
         hull = trimesh.convex.convex_hull(self.vertices_m).vertices
         return float(max(np.linalg.norm(hull - v, axis=1).max() for v in hull))
+
+    @cached_property
+    def is_closed(self) -> bool:
+        """Whether nothing but outer sides can be seen: nearly every edge (a scan may have a
+        pinhole) is passed once in each direction, and the volume inside is positive.
+        """
+        corners, which = np.unique(self.vertices_m, axis=0, return_inverse=True)
+        a, b, c = which.ravel()[self.faces].T
+        edges = np.stack((np.concatenate((a, b, c)), np.concatenate((b, c, a))))
+        edges = edges[:, edges[0] != edges[1]]
+        there, back = edges[0] * len(corners) + edges[1], edges[1] * len(corners) + edges[0]
+        open_edges = len(np.setxor1d(there, back)) / 2
+        volume = np.einsum('ij,ij->', corners[a], np.cross(corners[b], corners[c])) / 6.0
+        return bool(open_edges <= _OPEN_EDGES * edges.shape[1] and volume > 0.0)
 
 
 def load_mesh(path: Path, unit_m: float = 1.0) -> Mesh:

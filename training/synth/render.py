@@ -36,9 +36,9 @@ void main() {
 
 # Lambert under three lights and a two-coloured sky, a highlight of the first light, which is held
 # off where its shadow map says so; a solid texture may hide the paint. Square and square root
-# stand for the sRGB curve, exp2 for Blinn-Phong's power: half the time on a CPU.
+# stand for the sRGB curve, exp2 for Blinn-Phong's power: half the time on a CPU. What an instance
+# has not got is left out by the preprocessor: on a CPU both sides of an `if` are computed.
 _SHADE = """
-#version 330
 uniform vec3 light_dir[3]; uniform vec3 light_color[3];
 uniform vec3 sky; uniform vec3 ground; uniform vec3 up_cam;
 uniform float gloss; uniform float shininess;
@@ -48,11 +48,11 @@ uniform float shadow_depth; uniform float shadow_softness;
 in vec3 p_obj; in vec3 p_cam; in vec3 n_cam; in vec3 albedo;
 out vec4 fragment;
 float hash(vec3 p) { return fract(sin(dot(p, vec3(12.9898, 78.233, 37.719))) * 43758.5453); }
+#ifdef MAPPED
 float lit(vec3 n) {
     // Where the surface is nearly along the light, its own map must not shade it: a step outwards.
     vec3 q = (map_from_cam * vec4(p_cam + 0.006 * n, 1.0)).xyz;
-    if (shadow_depth == 0.0 || any(lessThan(q, vec3(0.0))) || any(greaterThan(q, vec3(1.0))))
-        return 1.0;
+    if (any(lessThan(q, vec3(0.0))) || any(greaterThan(q, vec3(1.0)))) return 1.0;
     float sum = 0.0;
     for (int i = 0; i < 9; i++) {
         vec2 tap = 0.5 * vec2(i % 3, i / 3) - 0.5;
@@ -60,17 +60,20 @@ float lit(vec3 n) {
     }
     return 1.0 - shadow_depth * (1.0 - sum / 9.0);
 }
+#else
+float lit(vec3 n) { return 1.0; }
+#endif
 void main() {
     vec3 view = normalize(-p_cam);
     vec3 n = normalize(n_cam);
     if (dot(n, view) < 0.0) n = -n;
     vec3 base = albedo;
-    if (texture_mix > 0.0) {
-        vec3 q = p_obj * texture_freq.xyz;
-        float wave = 0.5 + 0.5 * sin(q.x + q.y + q.z + 2.0 * sin(q.y * 0.7));
-        float stripe = texture_freq.w > 0.5 ? hash(floor(q)) : wave;
-        base = mix(base, texture_color, texture_mix * stripe);
-    }
+#ifdef TEXTURED
+    vec3 q = p_obj * texture_freq.xyz;
+    float wave = 0.5 + 0.5 * sin(q.x + q.y + q.z + 2.0 * sin(q.y * 0.7));
+    float stripe = texture_freq.w > 0.5 ? hash(floor(q)) : wave;
+    base = mix(base, texture_color, texture_mix * stripe);
+#endif
     base = clamp(base, 0.0, 1.0);
     vec3 light = mix(ground, sky, 0.5 + 0.5 * dot(n, up_cam));
     vec3 first = light_color[0] * lit(n);
@@ -103,6 +106,13 @@ _DEPTH = """
 in vec3 p_obj; in vec3 p_cam; in vec3 n_cam; in vec3 albedo;
 void main() {}
 """
+
+# The shade programs: (with a shadow map, with a solid texture) -> name.
+_SHADES = {
+    (mapped, textured): 'shade' + ' mapped' * mapped + ' textured' * textured
+    for mapped in (False, True)
+    for textured in (False, True)
+}
 
 _Method = TypeVar('_Method', bound=Callable[..., Any])
 
@@ -199,6 +209,12 @@ def clip_from_light(direction_cam: np.ndarray, shadow_map: ShadowMap) -> np.ndar
     return clip
 
 
+def _shade(mapped: bool, textured: bool) -> str:
+    """The shading of an instance, with what it has."""
+    has = '#define MAPPED\n' * mapped + '#define TEXTURED\n' * textured
+    return f'#version 330\n{has}{_SHADE}'
+
+
 def _current(method: _Method) -> _Method:
     """GL draws into the context that is current, whoever is asked: make it the asked one's."""
 
@@ -217,17 +233,20 @@ class Renderer:
         os.environ.setdefault('LP_NUM_THREADS', '0')  # one process a core is fastest on llvmpipe
         self.context = moderngl.create_standalone_context(backend='egl')
         self.context.enable(moderngl.DEPTH_TEST)
+        self.context.front_face = 'cw'  # seen from outside: row 0 of a picture is its top
         self.supersample = supersample
         self.programs = {
             name: self.context.program(vertex_shader=_VERTEX, fragment_shader=fragment)
             for name, fragment in (
-                ('shade', _SHADE), ('shadow', _SHADOW), ('target', _TARGET), ('depth', _DEPTH),
+                *((name, _shade(*has)) for has, name in _SHADES.items()),
+                ('shadow', _SHADOW), ('target', _TARGET), ('depth', _DEPTH),
             )
         }  # fmt: skip
         self.shadow_map = self.context.depth_texture((_SHADOW_MAP_PX, _SHADOW_MAP_PX))
         self.shadow_map.repeat_x = self.shadow_map.repeat_y = False
         self.shadow_buffer = self.context.framebuffer(depth_attachment=self.shadow_map)
         self.arrays: dict[tuple[str, str], moderngl.VertexArray] = {}
+        self.closed: set[str] = set()  # meshes whose inner side nobody sees
         self.buffers: dict[tuple[tuple[int, int], str], moderngl.Framebuffer] = {}
 
     @_current
@@ -236,6 +255,8 @@ class Renderer:
         data = np.hstack((mesh.vertices_m, mesh.normals, mesh.colors)).astype('f4')
         vertices = self.context.buffer(data.tobytes())
         indices = self.context.buffer(mesh.faces.astype('i4').tobytes())
+        if mesh.is_closed:
+            self.closed.add(name)
         for program in self.programs:
             self.arrays[name, program] = self.context.vertex_array(
                 self.programs[program],
@@ -271,20 +292,26 @@ class Renderer:
         # as much.
         large = (round(size[0] * self.supersample), round(size[1] * self.supersample))
         buffer = self._framebuffer(large, 'f1')
-        program = self.programs['shade']
-        program['light_dir'].write(lights.directions.astype('f4').tobytes())
-        program['light_color'].write(lights.colors.astype('f4').tobytes())
-        for name in ('sky', 'ground', 'up_cam'):
-            program[name].write(getattr(lights, name).astype('f4').tobytes())
+        mapped = shadow_map is not None
+        for textured in (False, True):
+            program = self.programs[_SHADES[mapped, textured]]
+            program['light_dir'].write(lights.directions.astype('f4').tobytes())
+            program['light_color'].write(lights.colors.astype('f4').tobytes())
+            for name in ('sky', 'ground', 'up_cam'):
+                program[name].write(getattr(lights, name).astype('f4').tobytes())
         project = clip_from_cam(K, size)
         for index, instance in enumerate(instances):
             material = instance.material
+            textured = material.texture_mix > 0.0
+            name = _SHADES[mapped, textured]
+            program = self.programs[name]
             program['gloss'].value = material.gloss
             program['shininess'].value = material.shininess
-            program['texture_freq'].value = material.texture_freq
-            program['texture_color'].value = material.texture_color
-            program['texture_mix'].value = material.texture_mix
-            self._draw('shade', instance, project, material)
+            if textured:
+                program['texture_freq'].value = material.texture_freq
+                program['texture_color'].value = material.texture_color
+                program['texture_mix'].value = material.texture_mix
+            self._draw(name, instance, project, material)
             if index == 0 and shadow is not None:
                 self._shadow(instance, project, shadow)
         rendered = np.frombuffer(buffer.read(components=4), np.uint8).reshape(
@@ -296,8 +323,6 @@ class Renderer:
         self, instances: list[Instance], lights: Lights, shadow_map: ShadowMap | None
     ) -> None:
         """Draw the depths that the first light sees, for `shade` to compare with."""
-        program = self.programs['shade']
-        program['shadow_depth'].value = shadow_map.depth if shadow_map else 0.0
         if shadow_map is None:
             return
         clip_from_world = clip_from_light(lights.directions[0], shadow_map)
@@ -306,8 +331,12 @@ class Renderer:
         for instance in instances:
             self._draw('depth', instance, clip_from_world, instance.material)
         map_from_clip = 0.5 * np.eye(4) + 0.5 * np.outer((1, 1, 1, 1), (0, 0, 0, 1))
-        program['map_from_cam'].write((map_from_clip @ clip_from_world).T.astype('f4').tobytes())
-        program['shadow_softness'].value = shadow_map.softness_m / (2 * shadow_map.radius_m)
+        map_from_cam = (map_from_clip @ clip_from_world).T.astype('f4').tobytes()
+        for textured in (False, True):
+            program = self.programs[_SHADES[True, textured]]
+            program['map_from_cam'].write(map_from_cam)
+            program['shadow_depth'].value = shadow_map.depth
+            program['shadow_softness'].value = shadow_map.softness_m / (2 * shadow_map.radius_m)
         self.shadow_map.use(0)
 
     def _shadow(self, instance: Instance, project: np.ndarray, shadow: Shadow) -> None:
@@ -348,4 +377,10 @@ class Renderer:
             if uniform in program:
                 # GL stores matrices by columns.
                 program[uniform].write(np.ascontiguousarray(value.T, dtype='f4').tobytes())
+        # Half of a closed mesh's triangles lie behind the others: they need not be drawn. The flat
+        # and the light's view have no inside.
+        if instance.mesh in self.closed and name not in ('shadow', 'depth'):
+            self.context.enable(moderngl.CULL_FACE)
+        else:
+            self.context.disable(moderngl.CULL_FACE)
         self.arrays[instance.mesh, name].render()

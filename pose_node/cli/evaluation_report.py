@@ -194,8 +194,8 @@ def _figure(
     for poses, color in ((truths, _TRUTH), (found, _FOUND)):
         for T in poses[:4]:
             _draw_edges(picture, camera.project, apply(T, edges.reshape(-1, 3)), color)
-    center = camera.project(truths[0][None, :3, 3])[0]
-    jpeg = cv2.imencode('.jpg', _crop(picture, camera, center, truths[0], spec.diameter_m))[1]
+    middle_cam = apply(truths[0], spec.bounds_obj_m.mean(axis=0)[None])[0]
+    jpeg = cv2.imencode('.jpg', _crop(picture, camera, middle_cam, spec.diameter_m))[1]
     data = base64.b64encode(jpeg.tobytes()).decode('ascii')
     caption = f'{spec.name}, scene {key[0]}, picture {key[1]}: ADD {100 * add:.1f} % of d'
     return (
@@ -216,12 +216,13 @@ def _draw_edges(
 
 
 def _crop(
-    picture: np.ndarray, camera: Camera, center: np.ndarray, T: np.ndarray, diameter_m: float
+    picture: np.ndarray, camera: Camera, middle_cam: np.ndarray, diameter_m: float
 ) -> np.ndarray:
-    """BGR, square, 1.5 diameters wide."""
-    half = int(0.75 * diameter_m * camera.K[0, 0] / T[2, 3]) + 1
+    """BGR, square, 1.5 diameters wide, round the object's middle (3,)."""
+    half = int(0.75 * diameter_m * camera.K[0, 0] / middle_cam[2]) + 1
     bordered = cv2.copyMakeBorder(picture, half, half, half, half, cv2.BORDER_CONSTANT)
     height, width = picture.shape[:2]
+    center = camera.project(middle_cam[None])[0]
     x, y = np.clip(center.round().astype(int), 0, (width - 1, height - 1))
     cut = bordered[y : y + 2 * half, x : x + 2 * half, ::-1]
     return cv2.resize(cut, (_SHOWN_PX, _SHOWN_PX), interpolation=cv2.INTER_LINEAR)

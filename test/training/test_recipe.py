@@ -25,8 +25,9 @@ def test_shipped_recipes_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         (models / f'obj_{number:06d}.ply').touch()
     monkeypatch.setenv('POSE_NODE_REAL', str(tmp_path))
     monkeypatch.setenv('POSE_NODE_BACKGROUNDS', str(tmp_path))
+    monkeypatch.setenv('POSE_NODE_MESHES', str(tmp_path))
     recipes = {path.stem: load_recipe(path) for path in RECIPES.glob('*.toml')}
-    assert {'drill', 'lmo_driller', 'tiny'} <= set(recipes)
+    assert {'drill', 'lmo_driller', 'mustard', 'tiny'} <= set(recipes)
     assert all(recipe.name == stem for stem, recipe in recipes.items())
     assert len(recipes['lmo_driller'].dataset.distractor_meshes) == 7
 

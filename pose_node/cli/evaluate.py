@@ -1,7 +1,7 @@
 """`pose evaluate`: a bundle against a BOP data set, on files or through the ROS graph.
 
-2D boxes come from a file or from the ground truth, never from nowhere: what a figure used is
-printed beside it. Errors and thresholds are those of core/metrics.py.
+2D boxes come from the bundle's own locator, from a file or from the ground truth; what a figure
+used is printed beside it. Errors and thresholds are those of core/metrics.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument('bundle', type=Path, help='folder of the bundle')
     parser.add_argument('--bop', type=Path, required=True, help='folder of the data set')
-    parser.add_argument('--boxes', required=True, help='COCO-style JSON file of 2D boxes, or gt')
+    parser.add_argument(
+        '--boxes',
+        help="COCO-style JSON file of 2D boxes, or gt; without it the bundle's own locator looks",
+    )
     parser.add_argument('--csv', type=Path, help='BOP result file to write')
     parser.add_argument('--report', type=Path, help='HTML file to write: curves, pictures')
     parser.add_argument('--split', default='test', help='folder of the pictures (test)')
@@ -50,22 +53,27 @@ def run(options: argparse.Namespace) -> int:
             f'{dataset.folder} has no targets of object {", ".join(map(str, names))}; '
             'name another with --object-id.'
         )
+    if options.boxes is None and bundle.locator is None:
+        raise PoseNodeError(
+            f'Bundle {bundle.name!r} has no locator; give a file of 2D boxes with --boxes, or gt.'
+        )
+    boxes = options.boxes or "the bundle's own locator"
     regions = boxes_of(dataset, targets, options.boxes, names)
     estimates = on_files(bundle, dataset, regions, names, options.threads)
-    print(f'{bundle.name} on {dataset.folder.name}, boxes: {options.boxes}')
+    print(f'{bundle.name} on {dataset.folder.name}, boxes: {boxes}')
     print(table(dataset, targets, estimates, names))
     if options.csv:
         write_csv(options.csv, targets, estimates)
         print(f'{options.csv}: BOP results')
     if options.report:
         rows = errors_of(dataset, targets, estimates, names)
-        write_evaluation(options.report, bundle, dataset, options.boxes, rows, names, estimates)
+        write_evaluation(options.report, bundle, dataset, boxes, rows, names, estimates)
         print(f'{options.report}: curves and pictures')
     if not options.via_ros:
         return 0
     from .evaluate_ros import compare, through_ros
 
-    others = through_ros(options, dataset, regions, names)
+    others = through_ros(options, dataset, regions, names, most_regions(regions))
     print('through the ROS graph:')
     print(table(dataset, targets, others, names))
     worst, sentence = compare(estimates, others)
@@ -89,10 +97,14 @@ def numbers_of(bundle: Bundle, only: int | None = None) -> dict[int, str]:
 
 
 def boxes_of(
-    dataset: BopDataset, targets: list[Target], boxes: str, names: dict[int, str]
+    dataset: BopDataset, targets: list[Target], boxes: str | None, names: dict[int, str]
 ) -> Regions:
-    """The regions to look into: for each target the surest boxes, as many as it has instances."""
-    regions: Regions = defaultdict(list)
+    """The regions to look into: for each target the surest boxes, as many as it has instances;
+    without boxes whatever the bundle's locator finds in the target's picture.
+    """
+    if boxes is None:
+        return {(target.scene, target.image): None for target in targets}
+    regions: defaultdict[tuple[int, int], list[Region]] = defaultdict(list)
     detections = defaultdict(list)
     if boxes != 'gt':
         for box in read_boxes(boxes):
@@ -113,7 +125,7 @@ def boxes_of(
             chosen = [(box.xywh_px, box.score) for box in found[: target.count]]
         name = names[target.object]
         regions[key] += [Region.from_xywh(name, xywh, score) for xywh, score in chosen if xywh]
-    return regions
+    return dict(regions)
 
 
 def on_files(
@@ -127,7 +139,7 @@ def on_files(
     from rich.progress import track
 
     numbers = {name: number for number, name in names.items()}
-    most = max(1, *map(len, regions.values()))
+    most = most_regions(regions)
     options = EstimatorOptions(min_score=0.0, threads=threads, max_objects=most)
     estimates: Estimates = {}
     with PoseEstimator(bundle, options=options) as estimator:
@@ -140,8 +152,15 @@ def on_files(
             estimates[key] = [
                 Estimate(numbers[p.object], p.score, p.T_cam_obj, seconds, p.covariance)
                 for p in result.poses
+                if p.object in numbers
             ]
     return estimates
+
+
+def most_regions(regions: Regions) -> int:
+    """How many regions a picture may have: all that are given, or the usual number."""
+    given = [len(boxes) for boxes in regions.values() if boxes is not None]
+    return max(1, *given) if given else EstimatorOptions.max_objects
 
 
 def write_csv(path: Path, targets: list[Target], estimates: Estimates) -> None:

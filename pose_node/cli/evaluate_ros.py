@@ -34,8 +34,11 @@ def through_ros(
     dataset: BopDataset,
     regions: Regions,
     names: dict[int, str],
+    most: int,
 ) -> Estimates:
-    """Write the bag, play it through the node, read the poses back from the recording."""
+    """Write the bag, play it through the node, read the poses back from the recording; `most` is
+    how many regions of a picture the node looks at.
+    """
     from rich.progress import Progress
 
     folder = options.out
@@ -43,7 +46,7 @@ def through_ros(
         shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     stamps = write_bag(folder / 'input', dataset, regions)
-    most = max(1, *map(len, regions.values()))
+    given = any(boxes is not None for boxes in regions.values())
     graph = GraphOptions(
         bag=folder / 'input',
         bundle=options.bundle.resolve(),
@@ -51,7 +54,7 @@ def through_ros(
         logs=folder / 'logs',
         image=_IMAGE,
         camera_info=_CAMERA_INFO,
-        boxes=_BOXES,
+        boxes=_BOXES if given else '',
         lossless=True,
         parameters={
             'min_score': '0.0',
@@ -80,7 +83,7 @@ def write_bag(folder: Path, dataset: BopDataset, regions: Regions) -> dict[int, 
             header = _header(types, stamp_ns)
             messages = {
                 _CAMERA_INFO: _camera_info(types, header, camera),
-                _BOXES: _boxes(types, header, boxes),
+                **({} if boxes is None else {_BOXES: _boxes(types, header, boxes)}),
                 f'{_IMAGE}/compressed': _compressed(types, header, picture),
             }
             for topic, message in messages.items():
@@ -98,7 +101,10 @@ def read_poses(
         for _, message in bag.messages([DETECTIONS]):
             stamp = message.header.stamp
             key = stamps[stamp.sec * 1_000_000_000 + stamp.nanosec]
-            estimates[key] = [_estimate(each.results[0], numbers) for each in message.detections]
+            results = [each.results[0] for each in message.detections]
+            estimates[key] = [
+                _estimate(r, numbers) for r in results if r.hypothesis.class_id in numbers
+            ]
     missing = len(stamps) - len(estimates)
     if missing:
         raise PoseNodeError(f'{missing} of {len(stamps)} pictures got no answer; see {folder}.')

@@ -41,7 +41,9 @@ Errors = dict[str, np.ndarray]
 _MISSED = {
     **dict.fromkeys(('add_m', 'add', 'projection', 'mssd', 'mspd'), np.inf),
     **dict.fromkeys(('rotation', 'translation'), np.inf),
-    'score': 0.0, 'nees': np.nan, 'five': 0.0,
+    'score': 0.0,
+    'nees': np.nan,
+    'five': 0.0,
 }
 
 
@@ -56,8 +58,9 @@ class Estimate:
     covariance: np.ndarray | None = None  # (6, 6)
 
 
-# Picture (scene, image) -> what to look into; estimates, the surest first.
-Regions = dict[tuple[int, int], list[Region]]
+# Picture (scene, image) -> what to look into, None is what the bundle's locator finds; estimates,
+# the surest first.
+Regions = dict[tuple[int, int], 'list[Region] | None']
 Estimates = dict[tuple[int, int], list[Estimate]]
 
 

@@ -58,20 +58,30 @@ class Locator:
 def pick_boxes(
     centers: np.ndarray, boxes: np.ndarray, spec: LocatorSpec
 ) -> list[tuple[str, float, np.ndarray]]:
-    """(object, score, (x, y, width, height) in input pixels) of every peak, the surest first.
+    """(object, score, (x, y, width, height) in input pixels) of every peak, the surest first."""
+    found = peaks(centers, boxes, spec.stride, spec.threshold)
+    return [(spec.objects[channel], score, box) for channel, score, box in found]
 
-    centers (C, h, w), boxes (4, h, w). A peak is a cell no lower than its eight neighbours.
+
+def peaks(
+    centers: np.ndarray, boxes: np.ndarray, stride: int, threshold: float
+) -> list[tuple[int, float, np.ndarray]]:
+    """(channel, score, (x, y, width, height) in input pixels) of every peak, the surest first.
+
+    centers (C, h, w), boxes (4, h, w). A peak is a cell no lower than its eight neighbours. Of two
+    boxes of one channel that are nearly the same only the surer one is kept; those of different
+    channels may share a place.
     """
     centers = np.nan_to_num(centers.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     highest = np.stack([cv2.dilate(channel, np.ones((3, 3), np.uint8)) for channel in centers])
-    channels, rows, columns = np.nonzero((centers >= highest) & (centers >= spec.threshold))
+    channels, rows, columns = np.nonzero((centers >= highest) & (centers >= threshold))
     dx, dy, log_width, log_height = boxes[:, rows, columns].astype(np.float64)
     # Cell j covers the input pixels j * stride .. (j + 1) * stride - 1.
-    half = 0.5 * spec.stride - 0.5
+    half = 0.5 * stride - 0.5
     xywh = np.stack(
         (
-            (columns + dx) * spec.stride + half,
-            (rows + dy) * spec.stride + half,
+            (columns + dx) * stride + half,
+            (rows + dy) * stride + half,
             np.exp(np.clip(log_width, -20.0, 20.0)),
             np.exp(np.clip(log_height, -20.0, 20.0)),
         ),
@@ -81,12 +91,12 @@ def pick_boxes(
     kept: list[tuple[int, float, np.ndarray]] = []
     for i in np.argsort(-scores, kind='stable'):
         rivals = (other for channel, _, other in kept if channel == channels[i])
-        if np.isfinite(xywh[i]).all() and all(_iou(xywh[i], o) < _SAME_BOX_IOU for o in rivals):
+        if np.isfinite(xywh[i]).all() and all(iou(xywh[i], o) < _SAME_BOX_IOU for o in rivals):
             kept.append((int(channels[i]), float(scores[i]), xywh[i]))
-    return [(spec.objects[channel], score, box) for channel, score, box in kept]
+    return kept
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
+def iou(a: np.ndarray, b: np.ndarray) -> float:
     """Shared area over joint area of two boxes (x, y, width, height), x and y at their centres."""
     low = np.maximum(a[:2] - a[2:] / 2.0, b[:2] - b[2:] / 2.0)
     high = np.minimum(a[:2] + a[2:] / 2.0, b[:2] + b[2:] / 2.0)

@@ -9,7 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
-from known_bundle import manifest
+from known_bundle import make_bundle, manifest
 from known_scenes import NUMBER, OTHER, box_of, diameter_m, scenes, write_bop
 
 from pose_node.cli.evaluate import on_files
@@ -184,10 +184,21 @@ def test_the_number_of_the_object_is_in_the_bundle(pose, bundle, folder, tmp_pat
     assert status == 0 and PERFECT.items() <= figures(out).items()
 
 
+def test_without_boxes_the_own_locator_looks(evaluate, pose, folder, tmp_path):
+    """Into the same pictures, with the same poses; a bundle that has no locator says so."""
+    status, out, _ = evaluate('--csv', tmp_path / 'r.csv')
+    assert status == 0 and "dots on dots_set, boxes: the bundle's own locator" in out
+    assert PERFECT.items() <= figures(out).items()
+    assert_true(estimates_of(tmp_path / 'r.csv')[0])
+    make_bundle(tmp_path / 'blind', locator=False)
+    blind = ('evaluate', tmp_path / 'blind', '--bop', folder, '--object-id', NUMBER)
+    status, _, err = pose(*blind)
+    assert status == 2 and 'has no locator; give a file of 2D boxes with --boxes' in err
+
+
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
-        ((), 'required: --boxes'),
         (('--boxes', 'gone.json'), 'gone.json cannot be read: No such file'),
         (('--boxes', 'gt', '--object-id', '77'), 'has no targets of object 77; name another'),
         (('--boxes', 'gt', '--object-id', 'drill'), "invalid int value: 'drill'"),
@@ -217,9 +228,10 @@ def test_differences_of_the_two_ways_are_found():
     assert worst == np.inf and '1 of 2 pictures with the same number of poses' in sentence
 
 
-def test_through_the_ros_graph_the_poses_are_the_same(evaluate, tmp_path):
+@pytest.mark.parametrize('boxes', [('--boxes', 'gt'), ()])
+def test_through_the_ros_graph_the_poses_are_the_same(evaluate, tmp_path, boxes):
     pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
-    status, out, err = evaluate('--boxes', 'gt', '--via-ros', '--out', tmp_path / 'out')
+    status, out, err = evaluate(*boxes, '--via-ros', '--out', tmp_path / 'out')
     assert status == 0, err
     on_disk, through_ros = out.split('through the ROS graph:')
     assert PERFECT.items() <= figures(on_disk).items()

@@ -20,7 +20,7 @@ from pose_node.core.errors import PoseNodeError
 from training.objects.ply import write_ply
 from training.recipe import Recipe, load_recipe
 from training.steps.feed import locator_targets, pose_targets
-from training.steps.validate import Validation, average_precision
+from training.steps.validate import Validation
 from training.synth.background import Backgrounds
 from training.synth.dataset import View
 from training.synth.mesh import primitive
@@ -167,14 +167,6 @@ def test_boxes_are_judged(recipe: Recipe) -> None:
 
     assert validation(Told([say(v, 0.0) for v in views])) == {'own_ap': 1.0}
     assert validation(Told([say(v, 20.0) for v in views])) == {'own_ap': 0.0}
-
-
-def test_average_precision_by_hand(recipe: Recipe) -> None:
-    """Found at ranks 1 and 4 of three that are there: (1 + 2/4) / 3."""
-    view = Validation(recipe, 'locator').views['own'][0]
-    there = [dataclasses.replace(view, present=p) for p in (True, False, True, True)]
-    ap = average_precision(np.array([0.9, 0.8, 0.7, 0.6]), np.array([0.8, 0, 0.4, 0.6]), there)
-    assert ap == pytest.approx((1 + 2 / 4) / 3)
 
 
 def test_what_is_no_data_set_is_said(

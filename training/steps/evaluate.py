@@ -22,13 +22,13 @@ from pose_node.core.geometry import apply
 from pose_node.core.pnp import PoseEstimate
 from pose_node.runtime.score import score_features
 
-from ..nets.locator import Locator
 from ..recipe import Recipe
 from ..synth.dataset import Dataset, Sample
 from ..synth.things import Thing
-from .checkpoint import load_trained, pose_network
+from .checkpoint import pose_network
 from .depth_prior import depth_prior
-from .judge import MIN_VARIANCE_PX2, THRESHOLD, add_share, heatmaps, highest_boxes, solve
+from .evaluate_locator import evaluate_locator
+from .judge import MIN_VARIANCE_PX2, THRESHOLD, add_share, heatmaps, solve
 
 _HELD_OUT_SEED = 1_000_003
 _SCORE_NAMES = ('confidence', 'inlier_share', 'rms')
@@ -52,7 +52,7 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
     """Measure, calibrate, print, and leave calibration.json beside the checkpoints."""
     report: dict[str, Any] = {'pose': _evaluate_pose(recipe)}
     if recipe.locator:
-        report['locator'] = _evaluate_locator(recipe)
+        report['locator'] = evaluate_locator(recipe, recipe.seed + _HELD_OUT_SEED)
     (recipe.cache / 'calibration.json').write_text(json.dumps(report, indent=1))
     print(json.dumps(report, indent=1))
     return report
@@ -171,37 +171,3 @@ def _fit_score(
     w = optimize.minimize(cost, np.zeros(Z.shape[1])).x
     weights = w[1:] / spread
     return float(w[0] - weights @ mean), dict(zip(_SCORE_NAMES, weights.tolist(), strict=True))
-
-
-def _evaluate_locator(recipe: Recipe) -> dict[str, Any]:
-    """Recall and false alarms over thresholds.
-
-    The threshold that is kept makes F3 largest: a missed object is lost, a false region only costs
-    a look, because the score of the pose judges it.
-    """
-    network = load_trained(recipe, 'locator')
-    assert isinstance(network, Locator)
-    options = recipe.locator_dataset
-    seed = recipe.seed + _HELD_OUT_SEED
-    dataset = Dataset(options, recipe.objects, recipe.keypoints, seed)
-    samples = [
-        dataset.whole(options.ramp + n) for n in track(range(recipe.locate.held_out), 'locator')
-    ]
-    present = np.array([s.present for s in samples])
-    scores, ious = highest_boxes(network, samples)
-    right = ious > 0.5
-    rows = {}
-    for threshold in np.arange(0.1, 0.91, 0.05).round(2):
-        hit = float((scores >= threshold)[present & right].sum())
-        recall = hit / max(1, present.sum())
-        precision = hit / max(1, (scores >= threshold).sum())
-        f3 = 10.0 * recall * precision / max(1e-9, recall + 9.0 * precision)
-        rows[float(threshold)] = (f3, recall, precision)
-    best = max(rows, key=lambda t: rows[t][0])
-    return {
-        'samples': len(samples),
-        'threshold': best,
-        'recall': round(rows[best][1], 4),
-        'precision': round(rows[best][2], 4),
-        'false_alarms': round(float((scores[~present] >= best).mean()), 4),
-    }

@@ -23,6 +23,8 @@ from ..recipe import FitOptions, Recipe
 from ..synth.dataset import View
 from .shards import Shards, rendered
 
+HIDDEN = 0.99  # of `centers` where an object is that need not be found
+
 
 def pose_targets(sample: View, stride: int, sigma_px: float) -> np.ndarray:
     """(K, h, w) float32, each map sums to 1: a Gaussian round the keypoint, or uniform where there
@@ -64,25 +66,36 @@ def _places(sample: View, stride: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def locator_targets(
-    sample: View, stride: int, objects: int
+    view: View, stride: int, objects: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """centers (O, h, w), boxes (4, h, w), mask (1, h, w) of one sample; see nets/locator.py."""
-    height, width = (n // stride for n in sample.picture.shape[:2])
+    """centers (O, h, w), boxes (4, h, w), mask (1, h, w) of one picture; see nets/locator.py.
+
+    A cell's box is that of the object whose centre is nearest. Round the centre of a hidden object
+    the map is just below a peak, where the loss asks for nothing.
+    """
+    height, width = (n // stride for n in view.picture.shape[:2])
     centers = np.zeros((objects, height, width), np.float32)
     boxes = np.zeros((4, height, width), np.float32)
-    mask = np.zeros((1, height, width), np.float32)
-    if not sample.present:
-        return centers, boxes, mask
-    center = (sample.box_center_px + 0.5) / stride - 0.5
-    cell = np.clip(np.round(center), 0, (width - 1, height - 1)).astype(int)
+    nearest = np.full((height, width), np.inf)
     u, v = np.meshgrid(np.arange(width), np.arange(height))
-    near = (u - cell[0]) ** 2 + (v - cell[1]) ** 2
-    sigma = max(0.6, 0.12 * float(sample.box_size_px.min()) / stride)
-    centers[sample.thing] = np.exp(-near / (2 * sigma**2))
-    boxes[0], boxes[1] = center[0] - u, center[1] - v
-    boxes[2:] = np.log(sample.box_size_px)[:, None, None]
-    mask[0] = near <= 2
-    return centers, boxes, mask
+    # Peaks last: one may stand where another object is hidden.
+    for label in sorted(view.labels, key=lambda label: not label.hidden):
+        center = (label.center_px + 0.5) / stride - 0.5
+        cell = np.clip(np.round(center), 0, (width - 1, height - 1)).astype(int)
+        near = (u - cell[0]) ** 2 + (v - cell[1]) ** 2
+        own = centers[label.thing]
+        if label.hidden:
+            reach = max(1.5, 0.3 * float(label.size_px.min()) / stride)
+            own[near <= reach**2] = HIDDEN
+            continue
+        sigma = max(0.6, 0.12 * float(label.size_px.min()) / stride)
+        np.maximum(own, np.exp(-near / (2 * sigma**2)), out=own)
+        mine = near < nearest
+        nearest[mine] = near[mine]
+        values = (center[0] - u, center[1] - v, *np.log(label.size_px))
+        for channel, value in zip(boxes, values, strict=True):
+            channel[mine] = np.broadcast_to(value, mine.shape)[mine]
+    return centers, boxes, (nearest <= 2)[None].astype(np.float32)
 
 
 def normalise(pictures: Tensor, network: PoseNetwork | Locator) -> Tensor:

@@ -1,4 +1,4 @@
-"""From what a network says to a pose or a box, and how far that is from the truth.
+"""From what the pose network says to a pose, and how far that is from the truth.
 
 Validation and evaluation both judge by this, with the decoder and the PnP of the run time.
 """
@@ -15,8 +15,7 @@ from pose_node.core import heatmap, metrics
 from pose_node.core.camera import Camera
 from pose_node.core.pnp import PoseEstimate, solve_pnp
 
-from ..nets import locator, unet
-from ..nets.locator import Locator
+from ..nets import unet
 from ..nets.pose_network import PoseNetwork
 from ..synth.dataset import View
 from ..synth.things import Thing
@@ -91,32 +90,3 @@ def mssd_share(estimate: PoseEstimate, view: View, thing: Thing) -> float:
         estimate.T_cam_obj, view.T_cam_obj, thing.coarse.vertices_m, thing.symmetries.transforms()
     )
     return error_m / thing.mesh.diameter_m
-
-
-def highest_boxes(network: Locator, views: Sequence[View]) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) heights of the highest peaks of the objects' centres, (N,) IoU of their boxes."""
-    device = next(network.parameters()).device
-    rows = []
-    with torch.no_grad():
-        for view in views:
-            picture = torch.from_numpy(view.picture[None]).to(device)
-            logits, boxes = network(normalise(picture, network))
-            centers = torch.sigmoid(logits)[0, view.thing].cpu().numpy()
-            rows.append(_highest_box(centers, boxes[0].cpu().numpy(), view))
-    peaks, ious = np.array(rows).T
-    return peaks, ious
-
-
-def _highest_box(centers: np.ndarray, boxes: np.ndarray, view: View) -> tuple[float, float]:
-    """(height of the highest peak, IoU of its box with the true one; 0 without an object)."""
-    row, column = np.unravel_index(centers.argmax(), centers.shape)
-    dx, dy, log_w, log_h = boxes[:, row, column]
-    center = (np.array((column + dx, row + dy)) + 0.5) * locator.STRIDE - 0.5
-    size = np.exp((log_w, log_h))
-    if not view.present:
-        return float(centers[row, column]), 0.0
-    low = np.maximum(center - size / 2, view.box_center_px - view.box_size_px / 2)
-    high = np.minimum(center + size / 2, view.box_center_px + view.box_size_px / 2)
-    shared = float(np.prod(np.clip(high - low, 0, None)))
-    union = float(np.prod(size) + np.prod(view.box_size_px)) - shared
-    return float(centers[row, column]), shared / union

@@ -23,7 +23,8 @@ from ..nets.pose_network import PoseNetwork
 from ..recipe import Recipe
 from ..synth.dataset import Dataset, View, project
 from ..synth.things import Thing, canonical
-from .judge import add_share, heatmaps, highest_boxes, mssd_share, solve
+from .judge import add_share, heatmaps, mssd_share, solve
+from .judge_boxes import find_boxes, mean_average_precision
 
 _SEED = 2_000_003
 
@@ -55,8 +56,8 @@ class Validation:
             if self.kind == 'pose':
                 figures += self._poses(cast(PoseNetwork, network), views)
             else:
-                peaks, ious = highest_boxes(cast(Locator, network), views)
-                figures.append(average_precision(peaks, ious, views))
+                found = find_boxes(cast(Locator, network), views, len(self.things))
+                figures.append(mean_average_precision(found))
         return dict(zip(self.names, np.round(figures, 4).tolist(), strict=True))
 
     def _poses(self, network: PoseNetwork, views: Sequence[View]) -> tuple[float, float, float]:
@@ -78,16 +79,6 @@ class Validation:
         )
 
 
-def average_precision(peaks: np.ndarray, ious: np.ndarray, views: Sequence[View]) -> float:
-    """Mean, over the objects that are there, of the precision at the height at which each is
-    found; 0 for one that is not. A box is right when its IoU is above one half.
-    """
-    order = np.argsort(-peaks, kind='stable')
-    right = ious[order] > 0.5
-    precision = np.cumsum(right) / np.arange(1, len(right) + 1)
-    return float(precision[right].sum() / max(1, sum(view.present for view in views)))
-
-
 def bop_views(
     folder: Path, things: Sequence[Thing], recipe: Recipe, kind: str, most: int
 ) -> list[View]:
@@ -106,33 +97,37 @@ def bop_views(
             f'{folder} shows none of the objects of {recipe.path}: give them the bop_id that they '
             f'have there ({", ".join(map(str, sorted(found)))})'
         )
+    chosen = [targets[i] for i in np.unique(np.linspace(0, len(targets) - 1, most).astype(int))]
+    if kind == 'locator':  # a picture with everything in it, once
+        chosen = list({(t.scene, t.image): t for t in chosen}.values())
     views = []
-    for index in np.unique(np.linspace(0, len(targets) - 1, most).astype(int)):
-        target = targets[index]
-        truths = [
-            t for t in dataset.truths(target.scene, target.image) if t.object == target.object
-        ]
-        truth = max(truths, key=lambda t: t.visible or 0.0)
+    for target in chosen:
+        truths = [t for t in dataset.truths(target.scene, target.image) if t.object in numbers]
+        shown = sorted(truths, key=lambda t: -(t.visible or 0.0))
+        first = next(t for t in shown if kind == 'locator' or t.object == target.object)
+        rest = [t for t in shown if t is not first] if kind == 'locator' else []
         picture = dataset.picture(target.scene, target.image)
         size = (picture.shape[1], picture.shape[0])
         K = dataset.camera(target.scene, target.image, size).K
-        views.append(_view(picture, K, truth, numbers[target.object], things, recipe, kind))
+        known = [(numbers[truth.object], truth) for truth in (first, *rest)]
+        views.append(_view(picture, K, known, things, recipe, kind))
     return views
 
 
 def _view(
     picture: np.ndarray,
     K: np.ndarray,
-    truth: Truth,
-    index: int,
+    known: Sequence[tuple[int, Truth]],
     things: Sequence[Thing],
     recipe: Recipe,
     kind: str,
 ) -> View:
-    """One true pose in a picture, as the run time would show it to the network."""
+    """Objects' numbers and true poses in a picture, as the run time would show it to the network;
+    the first one is the view's own.
+    """
+    (index, truth), *rest = known
     thing, shown = things[index], recipe.dataset_options(kind)
-    outline_px = project(K, truth.T_cam_obj, thing.outline_obj)
-    low, high = outline_px.min(axis=0), outline_px.max(axis=0)
+    low, high = _box(K, truth, thing)
     if kind == 'pose':
         region = Region(thing.name, tuple((low + high) / 2), tuple(high - low))
         if truth.box_visible_px:
@@ -142,6 +137,11 @@ def _view(
         seen, A = letterbox(picture, shown.input_size)
     T_net_px = np.linalg.inv(np.vstack((A, (0.0, 0.0, 1.0))))
     T_cam_obj = canonical(truth.T_cam_obj, thing.symmetries)
+    others = np.zeros((len(rest), 6))
+    for row, (other, other_truth) in zip(others, rest, strict=True):
+        hidden = other_truth.visible is not None and other_truth.visible < shown.visible_min
+        row[:] = other, hidden, *_shown_box(T_net_px, *_box(K, other_truth, things[other]))
+    center_px, size_px = np.split(_shown_box(T_net_px, low, high), 2)
     return View(
         picture=seen,
         K=T_net_px @ K,
@@ -149,7 +149,20 @@ def _view(
         T_cam_obj=T_cam_obj,
         present=True,
         keypoints_px=project(T_net_px @ K, T_cam_obj, thing.keypoints_obj),
-        box_center_px=T_net_px[:2, :2] @ (low + high) / 2 + T_net_px[:2, 2],
-        box_size_px=(high - low) * T_net_px[0, 0],
+        box_center_px=center_px,
+        box_size_px=size_px,
         visible=1.0 if truth.visible is None else truth.visible,
+        others=others,
     )
+
+
+def _box(K: np.ndarray, truth: Truth, thing: Thing) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest pixel of the whole object's projection."""
+    outline_px = project(K, truth.T_cam_obj, thing.outline_obj)
+    return outline_px.min(axis=0), outline_px.max(axis=0)
+
+
+def _shown_box(T_net_px: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """(4,) centre and size of a box in the network's picture."""
+    center_px = T_net_px[:2, :2] @ (low + high) / 2 + T_net_px[:2, 2]
+    return np.concatenate((center_px, (high - low) * T_net_px[0, 0]))

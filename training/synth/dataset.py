@@ -5,19 +5,20 @@ they are made.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from pose_node.core.geometry import apply
+from pose_node.core.geometry import apply, make_pose
 
 from .augment import Augmenter, AugmentOptions
 from .background import Backgrounds
+from .company import Body, sample_company
 from .keypoints import nearest_pixels
 from .mesh import PRIMITIVES, load_mesh, primitive, simplified
 from .render import Instance, Renderer
-from .scene import Scene, SceneOptions, narrowed, sample_scene
+from .scene import Scene, SceneOptions, narrowed, occluder, paint, sample_scene
 from .things import ObjectOptions, Thing, canonical, load_things
 
 _PROBE_PX = 64
@@ -38,6 +39,8 @@ class DatasetOptions:
     box_shift: float = 0.12  # largest shift of the region's centre, in box sizes
     box_scale: float = 0.12  # standard deviation of the region's log size
     visible_min: float = 0.15  # below this visible share the object counts as absent
+    # Number of further objects of the recipe, of its own kind too, in a whole picture.
+    others: tuple[int, int] = (0, 0)
     ramp: int = 0  # number of samples over which occlusion grows from nothing to its full share
     # What these two grow from, over the same samples; at 1 they are whole from the start.
     ramp_views: float = 1.0  # share of the ranges of elevation, azimuth and roll, about the middle
@@ -47,9 +50,22 @@ class DatasetOptions:
 
 
 @dataclass(frozen=True)
+class Label:
+    """One object's box in a picture; one that is hidden is there, but need not be found."""
+
+    thing: int  # which of the data set's objects
+    hidden: bool
+    center_px: np.ndarray
+    size_px: np.ndarray
+
+
+@dataclass(frozen=True)
 class View:
     """What a network is shown, and what there is to find: picture (h, w, 3) uint8, K (3, 3) of the
     camera that sees just this picture, keypoints_px (K, 2) in it; the rest as the names say.
+
+    others: (M, 6), further objects: thing (-1 in a row that names none), 1 if it is hidden, centre
+    and size of the whole object's box.
     """
 
     picture: np.ndarray
@@ -61,8 +77,23 @@ class View:
     box_center_px: np.ndarray
     box_size_px: np.ndarray
     visible: float
+    _: KW_ONLY
     # What the network is to learn (K, 2), NaN for "leave it out"; None: keypoints_px.
-    labels_px: np.ndarray | None = field(default=None, kw_only=True)
+    labels_px: np.ndarray | None = None
+    others: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
+
+    @property
+    def labels(self) -> list[Label]:
+        """Every object that is in the picture, the one whose turn it is first."""
+        own = [Label(self.thing, not self.present, self.box_center_px, self.box_size_px)]
+        return [
+            *(own if self.present or self.visible > 0 else []),
+            *(
+                Label(int(thing), hidden > 0, np.array(box[:2]), np.array(box[2:]))
+                for thing, hidden, *box in self.others
+                if thing >= 0
+            ),
+        ]
 
 
 @dataclass(frozen=True)
@@ -105,22 +136,48 @@ class Dataset:
         self.backgrounds = Backgrounds(seed, options.backgrounds)
         self.augment = Augmenter(options.augment, seed, options.input_size)
 
-    def _scene(self, number: int) -> tuple[np.random.Generator, Scene, int]:
+    def _scene(
+        self, number: int, *, whole: bool = False
+    ) -> tuple[np.random.Generator, Scene, int]:
         """The generator, the scene and the object's index: all have their turn."""
         rng = np.random.default_rng((self.seed, number))
         index = number % len(self.things)
         thing = self.things[index]
         difficulty = self._grown(number, 0.0)
+        # Who looks for objects may see none without a label; who is told which one it looks at
+        # may see others, but not that one: nobody could tell which one is meant.
+        labelled = {t.path for t in self.things} if whole else {thing.path}
         scene = sample_scene(
             rng,
             narrowed(self.options.scene, self._grown(number, self.options.ramp_views)),
             object_name=thing.name,
             bounds_m=thing.mesh.bounds_m,
-            # Of itself it is no distractor: nobody could tell which one is meant.
-            extra_meshes={str(p): size for p, size in self.extra.items() if p != thing.path},
+            extra_meshes={str(p): m for p, m in self.extra.items() if p not in labelled},
             difficulty=difficulty,
         )
+        if whole and self.options.others[1] > 0:
+            scene = self._in_company(rng, scene, thing, difficulty)
         return rng, scene, index
+
+    def _in_company(
+        self, rng: np.random.Generator, scene: Scene, thing: Thing, difficulty: float
+    ) -> Scene:
+        """The scene with further objects of the recipe, some with an occluder of their own."""
+        low, high = self.options.others
+        chosen = rng.integers(len(self.things), size=rng.integers(low, high + 1)).tolist()
+        bodies = [Body(self.things[i].mesh.bounds_m) for i in chosen]
+        first = Body(thing.mesh.bounds_m), scene.T_cam_obj
+        options, instances, company = self.options.scene, list(scene.instances), []
+        places = sample_company(rng, options, scene.K, first, bodies)
+        for i, body, T_cam_obj in zip(chosen, bodies, places, strict=True):
+            if T_cam_obj is None:
+                continue
+            company.append((i, len(instances)))
+            instances.append(Instance(self.things[i].name, T_cam_obj, paint(rng, options)))
+            if rng.random() < 0.5 * options.occlusion * difficulty:
+                T_cam_mid = T_cam_obj @ make_pose(np.eye(3), body.bounds_m.mean(axis=0))
+                instances.append(occluder(rng, T_cam_mid, 2.0 * body.radius_m, {}))
+        return replace(scene, instances=instances, company=tuple(company))
 
     def _grown(self, number: int, first: float) -> float:
         """`first` for sample 0, 1 at the ramp's end and after it, straight between."""
@@ -131,8 +188,8 @@ class Dataset:
         """Sample `number` as the pose network sees it: a square region round the object."""
         rng, scene, index = self._scene(number)
         options, thing = self.options, self.things[index]
-        low, high = _box(thing, scene)
-        visible, visible_low, visible_high = self._probe(thing, scene, low, high)
+        low, high = _box(thing, scene.K, scene.T_cam_obj)
+        visible, visible_low, visible_high = self._probe(scene, index, low, high)
         if scene.present and visible > 0 and rng.random() < 0.5:
             low, high = visible_low, visible_high  # detectors often box the visible part only
         size = np.maximum(high - low, 8.0)
@@ -143,11 +200,27 @@ class Dataset:
 
     def whole(self, number: int) -> Sample:
         """Sample `number` as the locator sees it: the whole picture, letterboxed."""
-        rng, scene, index = self._scene(number)
+        rng, scene, index = self._scene(number, whole=True)
         T_net_px = letterbox(self.options.scene.picture_size, self.options.input_size)
-        thing = self.things[index]
-        visible, _, _ = self._probe(thing, scene, *_box(thing, scene))
-        return self._sample(number, rng, scene, index, T_net_px, visible)
+        low, high = _box(self.things[index], scene.K, scene.T_cam_obj)
+        visible, _, _ = self._probe(scene, index, low, high)
+        return replace(
+            self._sample(number, rng, scene, index, T_net_px, visible),
+            others=self._others(scene, T_net_px),
+        )
+
+    def _others(self, scene: Scene, T_net_px: np.ndarray) -> np.ndarray:
+        """`View.others` of a scene, one row for each that there may be."""
+        rows = np.zeros((self.options.others[1], 6))
+        rows[:, 0] = -1
+        for row, (index, place) in zip(rows, scene.company, strict=False):
+            thing = self.things[index]
+            low, high = _box(thing, scene.K, scene.instances[place].T_cam_obj)
+            visible, _, _ = self._probe(scene, index, low, high, place)
+            hidden = visible < self.options.visible_min
+            row[:] = index, hidden, *_map(T_net_px, (low + high) / 2), *(high - low)
+            row[4:] *= T_net_px[0, 0]
+        return rows
 
     def _sample(
         self,
@@ -169,7 +242,7 @@ class Dataset:
         picture = (rendered[..., :3] + (background * (255 - cover) + 127) // 255).astype(np.uint8)
         picture = self.augment(rng, picture, self._grown(number, options.ramp_blur))
         _fill_outside(picture, T_net_px, options.scene.picture_size)
-        low, high = _box(thing, scene)
+        low, high = _box(thing, scene.K, scene.T_cam_obj)
         T_cam_obj = canonical(scene.T_cam_obj, thing.symmetries)
         return Sample(
             picture=picture,
@@ -204,22 +277,24 @@ class Dataset:
         return np.where(near[:, None], pixels, np.nan)
 
     def _probe(
-        self, thing: Thing, scene: Scene, low: np.ndarray, high: np.ndarray
+        self, scene: Scene, index: int, low: np.ndarray, high: np.ndarray, place: int = 0
     ) -> tuple[float, np.ndarray, np.ndarray]:
-        """(visible share, lowest, highest visible pixel of the whole picture) from a small target
-        pass.
+        """(visible share, lowest, highest visible pixel of the whole picture) of the instance at
+        `place`, which is object `index`, from a small target pass.
         """
-        if not scene.present:
+        if not scene.present and place == 0:
             return 0.0, low, high
         size = (_PROBE_PX, _PROBE_PX)
         T = square_region((low + high) / 2, 1.05 * float((high - low).max()), size)
         inside = _inside(low, high, self.options.scene.picture_size)
         if len(scene.instances) == 1:
             return inside, low, high
-        coarse = Instance(_coarse(thing), scene.T_cam_obj)
-        _, alone = self.renderer.targets([coarse], T @ scene.K, size)
-        _, among = self.renderer.targets([coarse, *scene.instances[1:]], T @ scene.K, size)
-        rows, columns = np.nonzero(among == 1)
+        instances = list(scene.instances)
+        for i, at in (*scene.company, (index, place)):
+            instances[at] = Instance(_coarse(self.things[i]), instances[at].T_cam_obj)
+        _, alone = self.renderer.targets([instances[place]], T @ scene.K, size)
+        _, among = self.renderer.targets(instances, T @ scene.K, size)
+        rows, columns = np.nonzero(among == place + 1)
         if len(rows) == 0:
             return 0.0, low, high
         back = np.linalg.inv(T)
@@ -233,9 +308,9 @@ def _coarse(thing: Thing) -> str:
     return f'{thing.name}, coarse'
 
 
-def _box(thing: Thing, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+def _box(thing: Thing, K: np.ndarray, T_cam_obj: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest pixel of the whole object's projection, in the whole picture."""
-    outline_px = project(scene.K, scene.T_cam_obj, thing.outline_obj)
+    outline_px = project(K, T_cam_obj, thing.outline_obj)
     return outline_px.min(axis=0), outline_px.max(axis=0)
 
 

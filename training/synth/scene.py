@@ -52,6 +52,8 @@ class Scene:
     lights: Lights
     shadow: Shadow | None
     shadow_map: ShadowMap | None = None
+    # Further labelled objects: index in the data set, and index in `instances`.
+    company: tuple[tuple[int, int], ...] = ()
 
 
 def narrowed(options: SceneOptions, share: float) -> SceneOptions:
@@ -137,10 +139,10 @@ def sample_scene(
     T_cam_obj = T_cam_mid @ make_pose(np.eye(3), -bounds_m.mean(axis=0))
     present = rng.random() >= options.negatives
     size_m = float(np.linalg.norm(np.ptp(bounds_m, axis=0)))
-    instances = [Instance(object_name, T_cam_obj, _paint(rng, options))] if present else []
+    instances = [Instance(object_name, T_cam_obj, paint(rng, options))] if present else []
     if rng.random() < options.occlusion * difficulty:
         for _ in range(rng.integers(max(1, options.occluders[0]), options.occluders[1] + 1)):
-            instances.append(_occluder(rng, T_cam_mid, size_m, extra_meshes))
+            instances.append(occluder(rng, T_cam_mid, size_m, extra_meshes))
     for _ in range(rng.integers(options.distractors[0], options.distractors[1] + 1)):
         instances.append(_distractor(rng, options, K, T_cam_mid, size_m, extra_meshes))
     lights = _lights(rng, T_cam_obj)
@@ -176,9 +178,10 @@ def _placed(
     return Instance(name, T, _tint(rng, 0.3) if own_paint else _random_paint(rng))
 
 
-def _occluder(
+def occluder(
     rng: np.random.Generator, T_cam_mid: np.ndarray, size_m: float, extra_meshes: dict[str, float]
 ) -> Instance:
+    """Something smaller between the camera and a thing of `size_m` with its middle there."""
     center = T_cam_mid[:3, 3]
     sideways = np.array([*rng.normal(size=2), 0.0])
     sideways *= rng.uniform(0.1, 0.7) * size_m / np.linalg.norm(sideways)
@@ -239,7 +242,8 @@ def _random_paint(rng: np.random.Generator) -> Material:
     )
 
 
-def _paint(rng: np.random.Generator, options: SceneOptions) -> Material:
+def paint(rng: np.random.Generator, options: SceneOptions) -> Material:
+    """How an object of the recipe looks: mostly its own paint, not quite as it is."""
     if rng.random() >= options.repaint:
         return _tint(rng, options.tint)
     other = _random_paint(rng)

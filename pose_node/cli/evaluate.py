@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     from .evaluate_ros import compare, through_ros
 
-    others = through_ros(options, dataset, regions, names, most_regions(regions))
+    others = through_ros(options, dataset, regions, names, most_regions(regions, len(names)))
     print('through the ROS graph:')
     print(table(dataset, targets, others, names))
     worst, sentence = compare(estimates, others)
@@ -139,7 +139,7 @@ def on_files(
     from rich.progress import track
 
     numbers = {name: number for number, name in names.items()}
-    most = most_regions(regions)
+    most = most_regions(regions, len(names))
     options = EstimatorOptions(min_score=0.0, threads=threads, max_objects=most)
     estimates: Estimates = {}
     with PoseEstimator(bundle, options=options) as estimator:
@@ -157,10 +157,12 @@ def on_files(
     return estimates
 
 
-def most_regions(regions: Regions) -> int:
-    """How many regions a picture may have: all that are given, or the usual number."""
+def most_regions(regions: Regions, objects: int) -> int:
+    """How many regions a picture may have: all that are given, or two of every object, because
+    some will be false.
+    """
     given = [len(boxes) for boxes in regions.values() if boxes is not None]
-    return max(1, *given) if given else EstimatorOptions.max_objects
+    return max(1, *given) if given else max(EstimatorOptions.max_objects, 2 * objects)
 
 
 def write_csv(path: Path, targets: list[Target], estimates: Estimates) -> None:

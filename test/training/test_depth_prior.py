@@ -12,6 +12,7 @@ pytest.importorskip('torch', reason='the workshop is not installed here')
 from pose_node.core import heatmap
 from pose_node.core.geometry import apply, exp_so3, make_pose
 from training.steps.depth_prior import depth_prior
+from training.steps.judge import decoded
 
 K = np.array([[600.0, 0.0, 63.5], [0.0, 600.0, 63.5], [0.0, 0.0, 1.0]])
 SIGMA_PX = 1.5
@@ -37,16 +38,16 @@ def _views(rng, spread_px: float, prior_px: float, count: int = 24):
 
 def test_the_prior_is_found(rng):
     thing, views, maps = _views(rng, spread_px=1.5, prior_px=6.0)
-    assert depth_prior(thing, views, maps, SIGMA_PX) == pytest.approx(6.0, rel=0.1)
+    assert depth_prior(thing, views, decoded(maps, SIGMA_PX)) == pytest.approx(6.0, rel=0.1)
 
 
 def test_right_depths_need_none(rng):
     thing, views, maps = _views(rng, spread_px=0.3, prior_px=1e6)
-    assert depth_prior(thing, views, maps, SIGMA_PX) > 8.0
+    assert depth_prior(thing, views, decoded(maps, SIGMA_PX)) > 8.0
 
 
 def test_nothing_to_learn_from_is_no_prior(rng):
     thing, views, maps = _views(rng, spread_px=1.5, prior_px=6.0, count=3)
     for view in views:
         view.present = False
-    assert depth_prior(thing, views, maps, SIGMA_PX) == np.inf
+    assert depth_prior(thing, views, decoded(maps, SIGMA_PX)) == np.inf

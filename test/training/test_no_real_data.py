@@ -26,7 +26,7 @@ from training.steps.evaluate import evaluate
 from training.steps.export import export
 from training.steps.feed import Batches, loader, normalise, pose_labels
 from training.steps.fit import fit
-from training.steps.judge import heatmaps, solve
+from training.steps.judge import decoded, heatmaps, solve
 from training.synth.background import Backgrounds
 from training.synth.dataset import Dataset
 
@@ -97,7 +97,7 @@ def test_the_whole_way(tmp_path: Path, annotation: str, capsys) -> None:
     picture = normalise(torch.from_numpy(view.picture[None]), network).numpy()
     got = OnnxBackend((tmp_path / 'bundle' / 'pose.onnx').read_bytes())({'picture': picture})
     np.testing.assert_allclose(got['heatmaps'], maps, atol=2e-2)
-    answer = solve(view, dataset.things[0], maps[0], recipe.pose.sigma_px)
+    answer = solve(view, dataset.things[0], decoded(maps, recipe.pose.sigma_px)[0])
     assert np.isfinite(answer.covariances_px).all()
 
 

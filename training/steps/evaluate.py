@@ -19,6 +19,7 @@ from scipy import optimize, special, stats
 
 from pose_node.core import metrics
 from pose_node.core.geometry import apply
+from pose_node.core.heatmap import Keypoints
 from pose_node.core.pnp import PoseEstimate
 from pose_node.runtime.score import score_features
 
@@ -28,7 +29,7 @@ from ..synth.things import Thing
 from .checkpoint import pose_network
 from .depth_prior import depth_prior
 from .evaluate_locator import evaluate_locator
-from .judge import MIN_VARIANCE_PX2, THRESHOLD, add_share, heatmaps, solve
+from .judge import MIN_VARIANCE_PX2, THRESHOLD, add_share, decoded, heatmaps, solve
 
 _HELD_OUT_SEED = 1_000_003
 _SCORE_NAMES = ('confidence', 'inlier_share', 'rms')
@@ -67,11 +68,13 @@ def _evaluate_pose(recipe: Recipe) -> dict[str, Any]:
         dataset.crop(first + n)
         for n in track(range(recipe.pose.held_out), 'render held-out crops')
     ]
-    maps = heatmaps(network, samples)
+    found = decoded(heatmaps(network, samples), recipe.pose.sigma_px)
     objects = {}
     for index, thing in enumerate(dataset.things):
         own = [i for i, sample in enumerate(samples) if sample.thing == index]
-        objects[thing.name] = _calibrate(recipe, thing, [samples[i] for i in own], maps[own])
+        objects[thing.name] = _calibrate(
+            thing, [samples[i] for i in own], [found[i] for i in own]
+        )
     return {
         'samples': len(samples),
         'threshold': THRESHOLD,
@@ -80,13 +83,11 @@ def _evaluate_pose(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _calibrate(
-    recipe: Recipe, thing: Thing, samples: list[Sample], maps: np.ndarray
-) -> dict[str, Any]:
-    sigma_px, scale = recipe.pose.sigma_px, 1.0
-    prior_std_px = depth_prior(thing, samples, maps, sigma_px)
+def _calibrate(thing: Thing, samples: list[Sample], found: list[Keypoints]) -> dict[str, Any]:
+    scale = 1.0
+    prior_std_px = depth_prior(thing, samples, found)
     for _ in range(3):  # inliers depend on the scale a little, so it settles in steps
-        tally = _tally(thing, samples, maps, sigma_px, scale, prior_std_px)
+        tally = _tally(thing, samples, found, scale, prior_std_px)
         good = np.isfinite(tally.nees)
         if not good.any():
             break  # a network that has learned nothing yet has no errors to scale
@@ -97,15 +98,14 @@ def _calibrate(
 def _tally(
     thing: Thing,
     samples: list[Sample],
-    maps: np.ndarray,
-    sigma_px: float,
+    found: list[Keypoints],
     scale: float,
     prior_std_px: float,
 ) -> Tally:
     tally = Tally()
-    for sample, sample_maps in zip(samples, maps, strict=True):
-        answer = solve(sample, thing, sample_maps, sigma_px, scale, prior_std_px)
-        found, estimate = answer.keypoints, answer.estimate
+    for sample, keypoints in zip(samples, found, strict=True):
+        answer = solve(sample, thing, keypoints, scale, prior_std_px)
+        estimate = answer.estimate
         tally.present.append(sample.present)
         tally.visible.append(sample.visible)
         if sample.present:
@@ -114,14 +114,14 @@ def _tally(
         tally.add_share.append(add_share(estimate, sample, thing))
         trusted = sample.present and estimate.ok and tally.add_share[-1] < 0.5
         tally.nees.append(_nees(estimate, sample, thing) if trusted else np.inf)
-        inliers = np.zeros(len(found.counts), bool)
+        inliers = np.zeros(len(keypoints.counts), bool)
         residuals_px = np.full(answer.points_px.shape, np.inf)
         if estimate.ok:
-            inliers[found.counts] = estimate.inliers
+            inliers[keypoints.counts] = estimate.inliers
             seen_px = answer.camera.project(apply(estimate.T_cam_obj, thing.keypoints_obj))
             residuals_px = seen_px - answer.points_px
         tally.features.append(
-            score_features(found.confidences, inliers, residuals_px, answer.covariances_px)
+            score_features(keypoints.confidences, inliers, residuals_px, answer.covariances_px)
         )
     return tally
 

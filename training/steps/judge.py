@@ -50,23 +50,27 @@ def heatmaps(network: PoseNetwork, views: Sequence[View]) -> np.ndarray:
     return np.concatenate(maps)
 
 
+def decoded(maps: np.ndarray, sigma_px: float) -> list[heatmap.Keypoints]:
+    """What the run time reads from maps (N, K, h, w), in map pixels, view by view."""
+    options = heatmap.DecodeOptions(threshold=THRESHOLD, min_variance_px2=MIN_VARIANCE_PX2)
+    return [heatmap.decode(each, sigma_px, options) for each in maps]
+
+
 def solve(
     view: View,
     thing: Thing,
-    maps: np.ndarray,
-    sigma_px: float,
+    found: heatmap.Keypoints,
     scale: float = 1.0,
     prior_std_px: float = np.inf,
 ) -> Answer:
-    """Decode one crop's maps (K, h, w) and solve for the pose; `scale` is the covariances',
-    `prior_std_px` what heatmap.without_prior takes.
+    """The pose that decoded keypoints give; `scale` is the covariances', `prior_std_px` what
+    heatmap.without_prior takes.
     """
-    options = heatmap.DecodeOptions(threshold=THRESHOLD, min_variance_px2=MIN_VARIANCE_PX2)
-    found = heatmap.decode(maps, sigma_px, options)
-    found = heatmap.without_prior(found, (maps.shape[2], maps.shape[1]), prior_std_px)
+    height, width = view.picture.shape[:2]
+    map_size = width // unet.STRIDE, height // unet.STRIDE
+    found = heatmap.without_prior(found, map_size, prior_std_px)
     points_px = (found.points_px + 0.5) * unet.STRIDE - 0.5
     covariances_px = found.covariances_px * scale * unet.STRIDE**2
-    height, width = view.picture.shape[:2]
     camera = Camera(view.K, (width, height))
     use = found.counts
     estimate = solve_pnp(thing.keypoints_obj[use], points_px[use], covariances_px[use], camera)

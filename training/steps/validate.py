@@ -23,7 +23,7 @@ from ..nets.pose_network import PoseNetwork
 from ..recipe import Recipe
 from ..synth.dataset import Dataset, View, project
 from ..synth.things import Thing, canonical
-from .judge import add_share, heatmaps, mssd_share, solve
+from .judge import add_share, decoded, heatmaps, mssd_share, solve
 from .judge_boxes import find_boxes, mean_average_precision
 
 _SEED = 2_000_003
@@ -66,9 +66,10 @@ class Validation:
         """
         present = [view for view in views if view.present]
         mssd, add, errors_px = [], [], []
-        for view, maps in zip(present, heatmaps(network, present), strict=True):
+        keypoints = decoded(heatmaps(network, present), self.sigma_px)
+        for view, found in zip(present, keypoints, strict=True):
             thing = self.things[view.thing]
-            answer = solve(view, thing, maps, self.sigma_px)
+            answer = solve(view, thing, found)
             mssd.append(mssd_share(answer.estimate, view, thing))
             add.append(add_share(answer.estimate, view, thing))
             errors_px.append(np.linalg.norm(answer.points_px - view.keypoints_px, axis=1))

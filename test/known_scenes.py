@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from known_bundle import OBJECT, _mesh_points, draw_scene
+from scipy.spatial import ConvexHull
 
 from pose_node.core.camera import Camera
 from pose_node.core.geometry import apply, exp_so3, make_pose
@@ -110,9 +111,12 @@ def _truth(number: int, T_cam_obj: np.ndarray) -> dict:
 def _write_models(folder: Path) -> None:
     folder.mkdir()
     points_mm = 1000.0 * _mesh_points().reshape(-1, 3)
+    hull = ConvexHull(points_mm).simplices
     header = ['ply\nformat ascii 1.0', f'element vertex {len(points_mm)}']
-    lines = [*header, *(f'property float {axis}' for axis in 'xyz'), 'end_header']
-    lines += [' '.join(map(str, point)) for point in points_mm.tolist()]
+    header += [f'property float {axis}' for axis in 'xyz']
+    header += [f'element face {len(hull)}', 'property list uchar int vertex_indices', 'end_header']
+    lines = header + [' '.join(map(str, point)) for point in points_mm.tolist()]
+    lines += [' '.join(map(str, (3, *corners))) for corners in hull.tolist()]
     (folder / f'obj_{NUMBER:06d}.ply').write_text('\n'.join(lines) + '\n')
     (folder / 'models_info.json').write_text(
         json.dumps({NUMBER: {'diameter': 1000.0 * diameter_m()}})

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pose_node.core import metrics
+from pose_node.core.depth import draw_depth
+from pose_node.core.vsd import VSD_TAUS, average_recall_vsd, ray_lengths, vsd
 from pose_node.runtime.preprocess import Region
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ _COLUMNS = {
     '5 px': '7.1f',
     'AR MSSD': '9.1f',
     'AR MSPD': '9.1f',
+    'AR VSD': '8.1f',
     '5 deg 5 cm': '12.1f',
     'turn, deg': '11.1f',
     'shift, mm': '11.1f',
@@ -36,7 +39,8 @@ _COLUMNS = {
 
 # One entry a true instance: scene and image; score; visible share; nees; ADD in metres and in
 # diameters; mssd in diameters; mspd and projection in pixels; rotation in rad; translation in
-# metres; five, 1 where 5 deg 5 cm hold.
+# metres; five, 1 where 5 deg 5 cm hold; vsd, the recall over tolerances and thresholds, NaN where
+# the data set has no depth.
 Errors = dict[str, np.ndarray]
 _MISSED = {
     **dict.fromkeys(('add_m', 'add', 'projection', 'mssd', 'mspd'), np.inf),
@@ -75,12 +79,15 @@ def table(
 ) -> str:
     """A line an object, and one for all targets together where there are several; in per cent."""
     rows = errors_of(dataset, targets, estimates, names)
-    widths = [spec.split('.')[0].rstrip('sd') for spec in _COLUMNS.values()]
+    shown = {name: {'object': name, **figures(row)} for name, row in rows.items()}
+    columns = {k: spec for k, spec in _COLUMNS.items() if all(k in v for v in shown.values())}
     head = ''.join(
-        f'{name:{"<" if name == "object" else ">"}{width}}'
-        for name, width in zip(_COLUMNS, widths)
+        f'{name:{"<" if name == "object" else ">"}{spec.split(".")[0].rstrip("sd")}}'
+        for name, spec in columns.items()
     )
-    lines = ['  ' + head, *('  ' + _line(name, row) for name, row in rows.items())]
+    lines = ['  ' + head]
+    for values in shown.values():
+        lines.append('  ' + ''.join(format(values[k], spec) for k, spec in columns.items()))
     seconds = [each[0].seconds for each in estimates.values() if each]
     if np.isfinite(seconds).any():  # the messages of the graph do not say
         lines.append(f'  median time of a picture {1000 * float(np.nanmedian(seconds)):.1f} ms')
@@ -96,6 +103,9 @@ def errors_of(
         for number, name in names.items()
         if any(t.object == number for t in targets)
     }
+    if any(np.isnan(row['vsd']).any() for row in rows.values()):
+        for row in rows.values():  # of a part of the targets it would be another figure
+            row['vsd'] = np.full(len(row['vsd']), np.nan)
     if len(rows) > 1:
         keys = next(iter(rows.values()))
         rows['all'] = {key: np.concatenate([row[key] for row in rows.values()]) for key in keys}
@@ -117,15 +127,11 @@ def figures(row: Errors) -> dict[str, float]:
         '5 px': 100 * metrics.recall(row['projection'], 5.0),
         'AR MSSD': 100 * metrics.average_recall(row['mssd'], metrics.MSSD_THRESHOLDS),
         'AR MSPD': 100 * metrics.average_recall(row['mspd'], metrics.MSPD_THRESHOLDS_PX),
+        **({} if np.isnan(row['vsd']).any() else {'AR VSD': 100 * float(row['vsd'].mean())}),
         '5 deg 5 cm': 100 * float(row['five'].mean()),
         'turn, deg': float(np.degrees(median('rotation'))),
         'shift, mm': 1000 * median('translation'),
     }
-
-
-def _line(name: str, row: Errors) -> str:
-    values = {'object': name, **figures(row)}
-    return ''.join(format(values[key], spec) for key, spec in _COLUMNS.items())
 
 
 def _errors(dataset: BopDataset, targets: list[Target], estimates: Estimates) -> Errors:
@@ -140,7 +146,8 @@ def _errors(dataset: BopDataset, targets: list[Target], estimates: Estimates) ->
             columns['scene'].append(target.scene)
             columns['image'].append(target.image)
             columns['visible'].append(np.nan if truth.visible is None else truth.visible)
-            errors = dict(_MISSED)
+            depth_m = dataset.depth_m(*key)
+            errors = {**_MISSED, 'vsd': np.nan if depth_m is None else 0.0}
             if left:
                 # With several instances the nearest estimate is the one that was meant.
                 place = truth.T_cam_obj[:3, 3]
@@ -151,6 +158,7 @@ def _errors(dataset: BopDataset, targets: list[Target], estimates: Estimates) ->
                 camera = dataset.camera(*key, dataset.size(*key))
                 model = dataset.model(target.object)
                 errors = _pose_errors(nearest, truth.T_cam_obj, model, camera)
+                errors['vsd'] = _vsd_recall(nearest, truth.T_cam_obj, model, camera, depth_m)
             for name, value in errors.items():
                 columns[name].append(value)
     return {name: np.array(values) for name, values in columns.items()}
@@ -181,3 +189,22 @@ def _pose_errors(
         'translation': metrics.translation_error_m(T_est, T_gt),
         'five': float(metrics.n_deg_n_cm(T_est, T_gt, 5.0, 5.0, symmetries)),
     }
+
+
+def _vsd_recall(
+    estimate: Estimate,
+    T_gt: np.ndarray,
+    model: ObjectModel,
+    camera: Camera,
+    depth_m: np.ndarray | None,
+) -> float:
+    """The share of pairs of tolerance and threshold that hold; NaN without depth or triangles."""
+    if depth_m is None or not len(model.faces):
+        return np.nan
+    depth_est_m, depth_gt_m = (
+        draw_depth(model.vertices_m, model.faces, T, camera.K, camera.size)
+        for T in (estimate.T_cam_obj, T_gt)
+    )
+    rays = ray_lengths(camera.K, camera.size)
+    errors = vsd(depth_est_m, depth_gt_m, depth_m, rays, VSD_TAUS * model.diameter_m)
+    return average_recall_vsd(errors[None])

@@ -52,6 +52,7 @@ class ObjectModel:
     """What errors are measured on."""
 
     vertices_m: np.ndarray  # (N, 3)
+    faces: np.ndarray  # (F, 3)
     diameter_m: float
     symmetries: Symmetries
 
@@ -102,6 +103,18 @@ class BopDataset:
             f'{self._folder(scene)} holds no picture {image:06d}; copy the data set again.'
         )
 
+    def depth_m(self, scene: int, image: int) -> np.ndarray | None:
+        """(H, W) z, m, as a depth camera measured it, 0 where it did not; None without a file."""
+        path = self._folder(scene) / 'depth' / f'{image:06d}.png'
+        if not path.is_file():
+            return None
+        steps = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if steps is None or steps.ndim != 2:
+            raise PoseNodeError(f'{path} is no picture of depths; copy the data set again.')
+        with _as_bop(self._folder(scene) / 'scene_camera.json'):
+            entry = self._scene(scene, 'scene_camera.json')[str(image)]
+            return np.asarray(steps * (float(entry.get('depth_scale', 1.0)) * _M_PER_MM))
+
     def camera(self, scene: int, image: int, size: tuple[int, int]) -> Camera:
         """The camera of a picture of `size` (width, height); BOP has no distortion."""
         with _as_bop(self._folder(scene) / 'scene_camera.json'):
@@ -141,7 +154,7 @@ class BopDataset:
             symmetries = Symmetries.from_bop(info)
         mesh = read_ply(folder / f'obj_{number:06d}.ply')
         vertices_m = np.asarray(mesh.vertices, np.float64) * _M_PER_MM
-        return ObjectModel(vertices_m, diameter_m, symmetries)
+        return ObjectModel(vertices_m, np.asarray(mesh.faces), diameter_m, symmetries)
 
     def _folder(self, scene: int) -> Path:
         return self.folder / self.split / f'{scene:06d}'

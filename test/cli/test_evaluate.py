@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 from known_bundle import make_bundle, manifest
@@ -17,6 +18,7 @@ from pose_node.cli.evaluate_ros import compare
 from pose_node.cli.figures import Estimate, table
 from pose_node.core import metrics
 from pose_node.core.bundle import Bundle, write_bundle
+from pose_node.core.depth import draw_depth
 from pose_node.core.geometry import exp_so3, make_pose
 from pose_node.runtime.bop import CSV_HEADER, BopDataset
 from pose_node.runtime.preprocess import Region
@@ -182,6 +184,36 @@ def test_the_number_of_the_object_is_in_the_bundle(pose, bundle, folder, tmp_pat
     write_bundle(tmp_path / 'b', data, files)
     status, out, _ = pose('evaluate', tmp_path / 'b', '--bop', folder, '--boxes', 'gt')
     assert status == 0 and PERFECT.items() <= figures(out).items()
+
+
+def test_vsd_where_there_is_depth(evaluate, folder, tmp_path):
+    """Right poses keep all of it, poses two tolerances too far next to nothing; without depth
+    pictures there is no such column.
+    """
+    deep = shutil.copytree(folder, tmp_path / 'dots_set')
+    dataset = BopDataset(deep)
+    for scene, image in {each[:2] for each in TRUTH}:
+        camera = dataset.camera(scene, image, dataset.size(scene, image))
+        model = dataset.model(NUMBER)
+        drawn = [
+            draw_depth(model.vertices_m, model.faces, truth.T_cam_obj, camera.K, camera.size)
+            for truth in dataset.truths(scene, image)
+            if truth.object == NUMBER
+        ]
+        nearest_m = np.min([np.where(each > 0, each, np.inf) for each in drawn], axis=0)
+        path = deep / 'test' / f'{scene:06d}' / 'depth' / f'{image:06d}.png'
+        path.parent.mkdir(exist_ok=True)
+        steps = np.where(np.isfinite(nearest_m), nearest_m * 1000.0, 0.0)
+        cv2.imwrite(str(path), steps.round().astype(np.uint16))
+    status, out, _ = evaluate('--bop', deep, '--boxes', 'gt')
+    assert status == 0 and figures(out)['AR VSD'] > 90.0
+    assert 'AR VSD' not in figures(evaluate('--boxes', 'gt')[1])
+    away = make_pose(np.eye(3), np.array([0.0, 0.0, diameter_m()]))
+    wrong = {}
+    for scene, image, T in TRUTH:
+        wrong.setdefault((scene, image), []).append(Estimate(NUMBER, 1.0, away @ T, 0.1))
+    targets = [t for t in dataset.targets if t.object == NUMBER]
+    assert figures(table(dataset, targets, wrong, {NUMBER: 'dots'}))['AR VSD'] < 5.0
 
 
 def test_without_boxes_the_own_locator_looks(evaluate, pose, folder, tmp_path):

@@ -63,6 +63,15 @@ def test_mask_is_the_distorted_projection(mitsuba, rng):
         np.testing.assert_array_equal(mask[~rim], expected[~rim] > 0)
 
 
+def test_depths_are_those_of_a_plane(mitsuba):
+    """A wall straight ahead is equally deep everywhere, through a lens that bends."""
+    wall, _ = placed('box', 8.0, (0.0, 0.0, 4.0))
+    depths_m = PathTracer(World([wall], []), mi=mitsuba).depths_m(np.eye(4), CAMERA)
+    np.testing.assert_allclose(depths_m, 2.0, atol=1e-3)
+    behind = np.diag([-1.0, 1.0, -1.0, 1.0])
+    assert not PathTracer(World([wall], []), mi=mitsuba).depths_m(behind, CAMERA).any()
+
+
 def test_visible_share(mitsuba):
     ball, _ = placed('ball', 0.3, (0.0, 0.0, 1.0))
     alone = PathTracer(World([ball], []), mi=mitsuba)

@@ -23,6 +23,7 @@ from .bag_writer import BagFrame
 
 _MM = 1000.0
 _EVAL_FACES = 8000  # as decimated as the challenge's own models_eval
+DEPTH_SCALE_MM = 0.1  # what one step of a depth picture is
 LEAST_VISIBLE = 0.1  # of an instance that is to be found
 
 
@@ -56,6 +57,16 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     unfinished.replace(path)
 
 
+def write_depth(path: Path, depth_m: np.ndarray) -> None:
+    """(H, W) z, m, as PNG of 16 bits in tenths of a millimetre: 6.5 m at most, 0 is unknown."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    steps = np.rint(_MM / DEPTH_SCALE_MM * depth_m)
+    steps[~(steps <= np.iinfo(np.uint16).max)] = 0
+    unfinished = path.with_name(path.stem + '.part.png')
+    cv2.imwrite(str(unfinished), steps.astype(np.uint16))
+    unfinished.replace(path)
+
+
 def write_scene(folder: Path, cameras: Sequence[np.ndarray], seen: Sequence[list[Seen]]) -> None:
     """scene_camera, scene_gt and scene_gt_info of the pictures 0, 1, ... with K (3, 3) each."""
     truth, infos = {}, {}
@@ -66,7 +77,10 @@ def write_scene(folder: Path, cameras: Sequence[np.ndarray], seen: Sequence[list
             'cam_t_m2c': (_MM * each.T_cam_obj[:3, 3]).tolist(),
         } for each in instances]  # fmt: skip
         infos[index] = [_info(each) for each in instances]
-    K = {i: {'cam_K': K.ravel().tolist(), 'depth_scale': 1.0} for i, K in enumerate(cameras)}
+    K = {
+        i: {'cam_K': K.ravel().tolist(), 'depth_scale': DEPTH_SCALE_MM}
+        for i, K in enumerate(cameras)
+    }
     for name, content in (('scene_camera', K), ('scene_gt', truth), ('scene_gt_info', infos)):
         write_json(folder / f'{name}.json', content)
 

@@ -29,7 +29,15 @@ from ..synth.pathtrace import PathTracer, auto_exposure, develop
 from ..synth.pile import Body, make_body
 from ..synth.scene import SceneOptions, look_at, turn_z_onto
 from ..synth.things import Thing, load_things
-from .bop_writer import Seen, targets, write_json, write_models, write_picture, write_scene
+from .bop_writer import (
+    Seen,
+    targets,
+    write_depth,
+    write_json,
+    write_models,
+    write_picture,
+    write_scene,
+)
 
 SAMPLES = 3  # rays a pixel; the denoiser does the rest
 VIEWS = 5  # pictures of a scene
@@ -135,6 +143,7 @@ def render_scene(stock: Stock, out: Path, seed: int, scene: int, count: int) -> 
         path = folder / 'rgb' / f'{index:06d}.png'
         if not path.is_file():
             write_picture(path, _picture(rng, tracer, T_cam_world, camera))
+        write_depth(folder / 'depth' / path.name, tracer.depths_m(T_cam_world, camera))
         cameras.append(K)
         seen.append(_truth(stock, table, tracer, T_cam_world, camera))
     write_scene(folder, cameras, seen)

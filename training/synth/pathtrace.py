@@ -147,6 +147,20 @@ class PathTracer:
         found = dr.gather(mi.UInt32, self.item_of_face, hit.prim_index, ours)
         return np.array(found).reshape(camera.size[::-1])
 
+    def depths_m(self, T_cam_world: np.ndarray, camera: Camera) -> np.ndarray:
+        """(H, W) z, m, of what a ray through the pixel's centre meets first; 0 where it meets
+        nothing.
+        """
+        mi = self.mi
+        rays = self._rays(T_cam_world, camera, 1, mi.Point2f(0.5, 0.5))
+        hit = self.scene.ray_intersect_preliminary(rays)
+        far = np.where(np.array(hit.is_valid()), np.array(hit.t), 0.0)
+        width, height = camera.size
+        u, v = np.meshgrid(np.arange(width, dtype=float), np.arange(height, dtype=float))
+        xy = camera.unproject(np.stack((u.ravel(), v.ravel()), axis=1))
+        z = far / np.sqrt(1.0 + (xy**2).sum(axis=1))
+        return np.asarray(z.reshape(height, width))
+
     def silhouette(self, index: int, T_cam_world: np.ndarray, camera: Camera) -> np.ndarray:
         """(H, W) bool, where items[index] would be seen were it alone."""
         mi = self.mi

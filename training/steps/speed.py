@@ -8,6 +8,7 @@ measured where they are installed; no other part of the project needs pyrender.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -15,11 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
+from pose_node.core.camera import Camera
+from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import make_pose
 
 from ..synth.mesh import Mesh, load_mesh, simplified
 from ..synth.render import Instance, Lights, Renderer
 from ..synth.scene import random_rotation
+from .scenes import SAMPLES
 
 SIZE = (256, 256)
 FACES = 12_000
@@ -80,6 +84,20 @@ def by_pyrender(mesh: Mesh, K: np.ndarray) -> Callable[[np.ndarray], object]:
     return draw
 
 
+def by_path_tracing(mesh: Mesh, K: np.ndarray) -> Callable[[np.ndarray], object]:
+    """The path tracer of `training scenes`, denoiser and visible share included."""
+    from ..synth.pathtrace import Item, PathTracer, World
+
+    sky = np.full((8, 16, 3), 0.5, np.float32)
+    tracer, camera = PathTracer(World([Item(mesh, np.eye(4))], [], sky=sky)), Camera(K, SIZE)
+    seeds = itertools.count(1)
+
+    def draw(T_cam_obj: np.ndarray) -> object:
+        return tracer.render(T_cam_obj, camera, samples=SAMPLES, seed=next(seeds))
+
+    return draw
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else '')
@@ -95,12 +113,15 @@ def main() -> None:
         'ours, colour': lambda: ours(mesh, K, labels=False),
         'ours, colour and surface coordinates': lambda: ours(mesh, K, labels=True),
         'pyrender, colour and depth': lambda: by_pyrender(mesh, K),
+        'path tracer (mitsuba, OIDN)': lambda: by_path_tracing(mesh, K),
     }
     for name, make in renderers.items():
         try:
             rate = f'{pictures_per_s(make(), distance_m):8.1f}'
         except ImportError as error:
             rate = f'  not installed ({error.name})'
+        except PoseNodeError as error:
+            rate = f'  {error}'
         print(f'  {name:<40}{rate}')
 
 

@@ -32,7 +32,7 @@ def _views(rng, spread_px: float, prior_px: float, count: int = 24):
         pulled = 15.5 + (1.0 - spread_px**2 / prior_px**2) * (map_px - 15.5)
         maps.append(heatmap.encode(pulled, (32, 32), np.hypot(spread_px, SIGMA_PX)))
         picture = np.zeros((128, 128, 3), np.uint8)
-        views.append(SimpleNamespace(present=True, picture=picture, K=K, T_cam_obj=T))
+        views.append(SimpleNamespace(present=True, visible=1.0, picture=picture, K=K, T_cam_obj=T))
     return SimpleNamespace(keypoints_obj=keypoints), views, np.stack(maps)
 
 

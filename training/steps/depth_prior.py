@@ -21,6 +21,7 @@ from .judge import solve
 _STRONGEST_PX = 3.0  # map pixels
 _TOLERANCE = 2e-4  # of 1 / px²: 0.02 px where it is 6 px
 _ENOUGH = 512  # views
+_CLEAR = 0.5  # visible share: what is hidden more is drawn in more, and would speak for all
 _WIDEST_PX = 100.0  # farther than any keypoint: no prior at all
 
 
@@ -29,7 +30,9 @@ def depth_prior(thing: Thing, views: Sequence[View], found: Sequence[Keypoints])
     mending.
     """
 
-    shown = [pair for pair in zip(views, found, strict=True) if pair[0].present][:_ENOUGH]
+    pairs = [pair for pair in zip(views, found, strict=True) if pair[0].present]
+    clear = [pair for pair in pairs if pair[0].visible >= _CLEAR]
+    shown = (clear or pairs)[:_ENOUGH]
 
     def bias(pull: float) -> float:
         """Median log of depth over true depth under a prior of variance 1 / pull."""

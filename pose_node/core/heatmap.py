@@ -21,7 +21,7 @@ _WINDOW_PER_BLOB = 2.0
 # The window may grow to this share of the map's longer side; a blob wider than that is "anywhere".
 _WIDEST_WINDOW = 0.35
 _STILL = 1e-3  # px; a window that moves less has arrived
-_LARGEST_PULL = 0.5  # more of a point's offset is never taken for the prior's doing
+_LARGEST_PULL = 0.15  # more of a point's offset is never taken for the prior's doing
 _SMALLEST_VARIANCE = 1e-3  # px²; a blob of one pixel would have none
 
 

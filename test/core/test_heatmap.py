@@ -155,7 +155,7 @@ def test_the_floor_of_the_covariance():
     np.testing.assert_allclose(found.covariances_px[0], 0.25 * np.eye(2), rtol=1e-3)
 
 
-@pytest.mark.parametrize('noise_px', [1.0, 3.0, 6.0])
+@pytest.mark.parametrize('noise_px', [0.5, 1.0, 3.0])
 def test_without_the_prior_is_the_likelihood(rng, noise_px):
     """Points drawn from a prior, seen with noise, and told as their posterior: the noise is back,
     and nothing is pulled to the middle any more.
@@ -175,6 +175,15 @@ def test_without_the_prior_is_the_likelihood(rng, noise_px):
     np.testing.assert_allclose(found.covariances_px[0], noise_px**2 * np.eye(2), rtol=1e-9)
     slope = ((found.points_px - middle) * true).sum() / (true**2).sum()
     assert abs(slope - 1.0) < 0.02
+
+
+def test_a_keypoint_that_may_be_anywhere_is_not_thrown_far_out():
+    """Half of its variance is the prior's: the offset grows by a sixth, not to the double."""
+    where = np.array([[40.0, 20.0]])
+    lost = Keypoints(where, 32.0 * np.eye(2)[None], np.ones(1), np.ones(1, bool))
+    middle = 0.5 * (np.array(SIZE) - 1.0)
+    gain = (without_prior(lost, SIZE, 8.0).points_px - middle) / (where - middle)
+    np.testing.assert_allclose(gain, 1.0 / 0.85, rtol=1e-9)
 
 
 def test_no_prior_leaves_keypoints_and_every_object_has_its_own(rng):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 
-class PoseNetwork(nn.Module):
+class PoseNetwork(nn.Module, ABC):
     """Pictures (N, 3, h, w), normalised by `mean` and `std` -> K maps each, at a quarter of the
     size.
     """
@@ -17,15 +18,15 @@ class PoseNetwork(nn.Module):
     per_object: tuple[str, ...]  # names of weights whose first axis goes object by object
     encoder: nn.Module
 
+    @abstractmethod
     def maps(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         """(N, K, h / 4, w / 4), nowhere negative, as the run time decodes them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, outputs: Tensor, labels: Sequence[Tensor]) -> Tensor:
         """Of what forward gave; labels: targets (N, K, h / 4, w / 4), points_px (N, K, 2) in map
         pixels, known (N, K) bool.
         """
-        raise NotImplementedError
 
     def advance(self, epoch: int) -> None:
         """Called before every step: whatever changes in the course of a training."""

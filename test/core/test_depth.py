@@ -60,3 +60,18 @@ def test_the_nearer_triangle_hides_the_other():
     for faces in ([[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]):
         drawn = draw_depth(both, np.array(faces), np.eye(4), K, SIZE)
         np.testing.assert_allclose(drawn, 2.0)
+
+
+def test_many_at_once_are_as_one_by_one(rng, monkeypatch):
+    """Whatever the number of pixels looked at together."""
+    points = rng.normal(size=(60, 3)) * (0.6, 0.5, 0.3)
+    T = make_pose(exp_so3(rng.normal(size=3)), np.array([0.1, 0.0, 2.0]))
+    faces = rng.integers(0, 60, (80, 3))
+    whole = draw_depth(points, faces, T, K, SIZE)
+    assert (whole > 0).sum() > 500
+    alone = [draw_depth(points, face[None], T, K, SIZE) for face in faces]
+    nearest = np.min([np.where(each > 0, each, np.inf) for each in alone], axis=0)
+    np.testing.assert_allclose(whole, np.where(np.isfinite(nearest), nearest, 0.0), rtol=1e-12)
+    for few in (1, 50, 3000):
+        monkeypatch.setattr('pose_node.core.depth._AT_ONCE', few)
+        np.testing.assert_array_equal(draw_depth(points, faces, T, K, SIZE), whole)

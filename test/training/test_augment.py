@@ -11,7 +11,7 @@ from training.synth.augment import Augmenter, AugmentOptions
 
 OFF = {
     'color': 0.0, 'blur': 0.0, 'resolution': 0.0, 'vignette': 0.0, 'bayer': 0.0, 'noise': 0.0,
-    'shot_noise': 0.0, 'jpeg': 0.0, 'cutout': 0.0,
+    'shot_noise': 0.0, 'jpeg': 0.0, 'cutout': 0.0, 'sharpen': 0.0,
 }  # fmt: skip
 
 
@@ -24,7 +24,9 @@ def textured(rng: np.random.Generator) -> np.ndarray:
 
 
 def test_all_off_changes_nothing(rng: np.random.Generator) -> None:
-    assert set(OFF) == set(AugmentOptions.__dataclass_fields__), 'a new part is not switched off'
+    assert {*OFF, 'native'} == set(AugmentOptions.__dataclass_fields__), (
+        'a new part is not switched off'
+    )
     picture = textured(rng)
     np.testing.assert_array_equal(augmenter()(rng, picture.copy()), picture)
 
@@ -69,3 +71,23 @@ def test_noise_has_the_width_that_was_asked_for(rng: np.random.Generator) -> Non
     assert bright.max() == pytest.approx(20.0, rel=0.15)
     loud = bright > 5.0
     assert (dark[loud] < 0.6 * bright[loud]).all()
+
+
+def test_grain_of_an_enlarged_picture_is_the_cameras(rng: np.random.Generator) -> None:
+    """Neighbours that are one pixel of the camera have one noise; places stay."""
+
+    def grain(native: bool, enlarged: float) -> float:
+        camera = Augmenter(AugmentOptions(**{**OFF, 'noise': 80.0}, native=native), 1, (96, 64))
+        flat = np.full((64, 96, 3), 128, np.uint8)
+        noise = camera(np.random.default_rng(3), flat, 1.0, enlarged).astype(float)
+        noise -= noise.mean()
+        return float((noise[:, 1:] * noise[:, :-1]).mean() / (noise**2).mean())
+
+    assert abs(grain(False, 2.0)) < 0.05 and abs(grain(True, 0.8)) < 0.05
+    assert grain(True, 2.0) > 0.5
+    spot = np.zeros((64, 96, 3), np.uint8)
+    spot[20:31, 40:61] = 200
+    soft = Augmenter(AugmentOptions(**OFF, native=True), 1, (96, 64))(rng, spot, 1.0, 2.5)
+    y, x = np.indices(soft.shape[:2])
+    weights = soft[..., 0] / soft[..., 0].sum()
+    assert abs((weights * x).sum() - 50.0) < 0.1 and abs((weights * y).sum() - 25.0) < 0.1

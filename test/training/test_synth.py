@@ -22,9 +22,10 @@ from pose_node.runtime.preprocess import crop as runtime_crop
 from pose_node.runtime.preprocess import letterbox as runtime_letterbox
 from training.recipe import load_recipe
 from training.steps.feed import locator_targets, pose_targets
-from training.synth.dataset import Dataset, letterbox, square_region
+from training.synth.dataset import Dataset
 from training.synth.keypoints import farthest_points
 from training.synth.mesh import PRIMITIVES, Mesh, load_mesh, primitive, simplified
+from training.synth.region import letterbox, square_region
 from training.synth.render import Instance, Lights, Renderer, ShadowMap
 from training.synth.scene import (
     SceneOptions,

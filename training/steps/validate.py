@@ -21,7 +21,8 @@ from pose_node.runtime.preprocess import Region, crop, letterbox
 from ..nets.locator import Locator
 from ..nets.pose_network import PoseNetwork
 from ..recipe import Recipe
-from ..synth.dataset import Dataset, View, project
+from ..synth.dataset import Dataset, View
+from ..synth.region import project
 from ..synth.things import Thing, canonical
 from .judge import add_share, decoded, heatmaps, mssd_share, solve
 from .judge_boxes import find_boxes, mean_average_precision

@@ -30,6 +30,10 @@ class AugmentOptions:
     shot_noise: float = 0.0  # the same of the noise of light itself, at half of full brightness
     jpeg: float = 0.3  # share of pictures that went through JPEG
     cutout: float = 0.2  # share of pictures with a flat patch pasted over
+    sharpen: float = 0.0  # share of pictures whose edges the camera made harder
+    # Whether all that is done at the camera's own resolution, where that is lower, and the picture
+    # enlarged afterwards, as a region of a photograph is: noise then has no finer grain than it.
+    native: bool = False
 
 
 class Augmenter:
@@ -43,11 +47,25 @@ class Augmenter:
         self.bank = rng.normal(size=(side, side, 3)).astype(np.float32)
 
     def __call__(
-        self, rng: np.random.Generator, picture: np.ndarray, blur: float = 1.0
+        self,
+        rng: np.random.Generator,
+        picture: np.ndarray,
+        blur: float = 1.0,
+        enlarged: float = 1.0,
     ) -> np.ndarray:
         """(H, W, 3) uint8 -> the same, as a camera might have delivered it; `blur` is how much of
-        the options' share of blurred pictures is to be had yet.
+        the options' share of blurred pictures is to be had yet, `enlarged` how many of its pixels
+        are one of the camera's.
         """
+        if not self.options.native or enlarged <= 1.0:
+            return self._seen(rng, picture, blur)
+        height, width = picture.shape[:2]
+        size = (max(8, round(width / enlarged)), max(8, round(height / enlarged)))
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        small = self._seen(rng, small, blur)
+        return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+    def _seen(self, rng: np.random.Generator, picture: np.ndarray, blur: float) -> np.ndarray:
         options = self.options
         if rng.random() < options.cutout:
             picture = _cutout(rng, picture)
@@ -63,6 +81,8 @@ class Augmenter:
             picture = self._noise(rng, picture)
         if options.bayer > 0 and rng.random() < options.bayer:
             picture = _bayer(rng, picture)
+        if options.sharpen > 0 and rng.random() < options.sharpen:
+            picture = _sharpen(rng, picture)
         if rng.random() < options.jpeg:
             picture = _jpeg(rng, picture)
         return picture
@@ -111,6 +131,13 @@ def _bayer(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     mosaic[red_y::2, red_x::2] = picture[red_y::2, red_x::2, 0]
     mosaic[1 - red_y :: 2, 1 - red_x :: 2] = picture[1 - red_y :: 2, 1 - red_x :: 2, 2]
     return np.asarray(cv2.demosaicing(mosaic, _DEMOSAICING[red_y, red_x]))
+
+
+def _sharpen(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+    """An unsharp mask: what a blur takes away is added once more."""
+    strength = rng.uniform(0.2, 1.5)
+    soft = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.6, 1.2))
+    return cv2.addWeighted(picture, 1.0 + strength, soft, -strength, 0.0)
 
 
 def _blur(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:

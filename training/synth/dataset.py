@@ -16,13 +16,15 @@ from .augment import Augmenter, AugmentOptions
 from .background import Backgrounds
 from .company import Body, sample_company
 from .keypoints import nearest_pixels
-from .mesh import PRIMITIVES, load_mesh, primitive, simplified
+from .mesh import PRIMITIVES, Mesh, load_mesh, primitive, simplified
+from .piled import Piles, table_mesh
+from .region import fill_outside, letterbox, moved, project, share_inside, square_region
 from .render import Instance, Renderer
 from .scene import Scene, SceneOptions, narrowed, occluder, paint, sample_scene
 from .things import ObjectOptions, Thing, canonical, load_things
 
 _PROBE_PX = 64
-FILL = 114  # grey outside the picture, as at run time
+_PRINTS, _PRINT_PX = 80, 256
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class DatasetOptions:
     distractor_unit_m: float = 1.0
     object_faces: int = 12000  # triangles rendered; labels and metrics use the whole mesh
     distractor_faces: int = 800
+    neighbour_faces: int = 3000  # of the recipe's other objects in a pile
     backgrounds: Path | None = None
     input_size: tuple[int, int] = (128, 128)
     region_scale: float = 1.3
@@ -126,15 +129,34 @@ class Dataset:
         for thing in self.things:
             self.renderer.upload(thing.name, simplified(thing.mesh, options.object_faces))
             self.renderer.upload(_coarse(thing), thing.coarse)
+        self.coarse = {name: _coarse(t) for t in self.things for name in (t.name, _fair(t))}
         for kind in PRIMITIVES:
             self.renderer.upload(kind, primitive(kind))
         self.extra: dict[Path, float] = {}
+        extras = {}
         for path in options.distractor_meshes:
             extra = load_mesh(path, options.distractor_unit_m)
             self.renderer.upload(str(path), simplified(extra, options.distractor_faces))
             self.extra[path] = float(np.linalg.norm(np.ptp(extra.vertices_m, axis=0)))
+            extras[path] = extra
         self.backgrounds = Backgrounds(seed, options.backgrounds)
+        self.piles = self._piles(extras) if options.scene.piled > 0.0 else None
         self.augment = Augmenter(options.augment, seed, options.input_size)
+
+    def _piles(self, extras: dict[Path, Mesh]) -> Piles:
+        """What pictures with many things at rest are made of, and their prints."""
+        self.renderer.upload('table', table_mesh())
+        rng = np.random.default_rng((self.seed, 17))
+        prints = [f'print {k}' for k in range(_PRINTS)]
+        for name in prints:
+            self.renderer.upload_print(name, self.backgrounds.sample(rng, (_PRINT_PX, _PRINT_PX)))
+        for thing in self.things:
+            fair = simplified(thing.mesh, self.options.neighbour_faces)
+            self.renderer.upload(_fair(thing), fair)
+        objects = {_fair(thing): thing.mesh for thing in self.things}
+        own = {thing.path for thing in self.things}
+        others = {str(path): mesh for path, mesh in extras.items() if path not in own}
+        return Piles(self.seed, objects, others, prints)
 
     def _scene(
         self, number: int, *, whole: bool = False
@@ -155,7 +177,12 @@ class Dataset:
             extra_meshes={str(p): m for p, m in self.extra.items() if p not in labelled},
             difficulty=difficulty,
         )
-        if whole and self.options.others[1] > 0:
+        options = self.options.scene
+        if self.piles and scene.present and rng.random() < options.piled * difficulty:
+            most = self.options.others[1] if whole else None
+            middle_obj = thing.mesh.bounds_m.mean(axis=0)
+            scene = self.piles.around(rng, scene, options, index, middle_obj, most)
+        elif whole and self.options.others[1] > 0:
             scene = self._in_company(rng, scene, thing, difficulty)
         return rng, scene, index
 
@@ -189,7 +216,7 @@ class Dataset:
         rng, scene, index = self._scene(number)
         options, thing = self.options, self.things[index]
         low, high = _box(thing, scene.K, scene.T_cam_obj)
-        visible, visible_low, visible_high = self._probe(scene, index, low, high)
+        visible, visible_low, visible_high = self._probe(scene, low, high)
         if scene.present and visible > 0 and rng.random() < 0.5:
             low, high = visible_low, visible_high  # detectors often box the visible part only
         size = np.maximum(high - low, 8.0)
@@ -203,7 +230,7 @@ class Dataset:
         rng, scene, index = self._scene(number, whole=True)
         T_net_px = letterbox(self.options.scene.picture_size, self.options.input_size)
         low, high = _box(self.things[index], scene.K, scene.T_cam_obj)
-        visible, _, _ = self._probe(scene, index, low, high)
+        visible, _, _ = self._probe(scene, low, high)
         return replace(
             self._sample(number, rng, scene, index, T_net_px, visible),
             others=self._others(scene, T_net_px),
@@ -216,9 +243,9 @@ class Dataset:
         for row, (index, place) in zip(rows, scene.company, strict=False):
             thing = self.things[index]
             low, high = _box(thing, scene.K, scene.instances[place].T_cam_obj)
-            visible, _, _ = self._probe(scene, index, low, high, place)
+            visible, _, _ = self._probe(scene, low, high, place)
             hidden = visible < self.options.visible_min
-            row[:] = index, hidden, *_map(T_net_px, (low + high) / 2), *(high - low)
+            row[:] = index, hidden, *moved(T_net_px, (low + high) / 2), *(high - low)
             row[4:] *= T_net_px[0, 0]
         return rows
 
@@ -240,8 +267,9 @@ class Dataset:
         background = self.backgrounds.sample(rng, size)
         cover = rendered[..., 3:].astype(np.uint16)
         picture = (rendered[..., :3] + (background * (255 - cover) + 127) // 255).astype(np.uint8)
-        picture = self.augment(rng, picture, self._grown(number, options.ramp_blur))
-        _fill_outside(picture, T_net_px, options.scene.picture_size)
+        blur = self._grown(number, options.ramp_blur)
+        picture = self.augment(rng, picture, blur, T_net_px[0, 0])
+        fill_outside(picture, T_net_px, options.scene.picture_size)
         low, high = _box(thing, scene.K, scene.T_cam_obj)
         T_cam_obj = canonical(scene.T_cam_obj, thing.symmetries)
         return Sample(
@@ -251,7 +279,7 @@ class Dataset:
             T_cam_obj=T_cam_obj,
             present=scene.present and visible >= options.visible_min,
             keypoints_px=project(K, T_cam_obj, thing.keypoints_obj),
-            box_center_px=_map(T_net_px, (low + high) / 2),
+            box_center_px=moved(T_net_px, (low + high) / 2),
             box_size_px=(high - low) * T_net_px[0, 0],
             visible=visible if scene.present else 0.0,
             T_net_px=T_net_px,
@@ -270,28 +298,29 @@ class Dataset:
         size = self.options.input_size
         surface, identity = self.renderer.targets(scene.instances, T_net_px @ scene.K, size)
         shown = (identity == 1).astype(np.uint8)
-        _fill_outside(shown, T_net_px, self.options.scene.picture_size)
+        fill_outside(shown, T_net_px, self.options.scene.picture_size)
         # The surface is that of the pose rendered; keypoints are those of the pose that is told.
         keypoints = apply(np.linalg.inv(scene.T_cam_obj) @ T_cam_obj, thing.keypoints_obj)
         pixels, near = nearest_pixels(surface, shown == 1, keypoints, self.nearest_m)
         return np.where(near[:, None], pixels, np.nan)
 
     def _probe(
-        self, scene: Scene, index: int, low: np.ndarray, high: np.ndarray, place: int = 0
+        self, scene: Scene, low: np.ndarray, high: np.ndarray, place: int = 0
     ) -> tuple[float, np.ndarray, np.ndarray]:
         """(visible share, lowest, highest visible pixel of the whole picture) of the instance at
-        `place`, which is object `index`, from a small target pass.
+        `place`, from a small target pass.
         """
         if not scene.present and place == 0:
             return 0.0, low, high
         size = (_PROBE_PX, _PROBE_PX)
         T = square_region((low + high) / 2, 1.05 * float((high - low).max()), size)
-        inside = _inside(low, high, self.options.scene.picture_size)
+        inside = share_inside(low, high, self.options.scene.picture_size)
         if len(scene.instances) == 1:
             return inside, low, high
-        instances = list(scene.instances)
-        for i, at in (*scene.company, (index, place)):
-            instances[at] = Instance(_coarse(self.things[i]), instances[at].T_cam_obj)
+        instances = [
+            Instance(self.coarse.get(each.mesh, each.mesh), each.T_cam_obj)
+            for each in scene.instances
+        ]
         _, alone = self.renderer.targets([instances[place]], T @ scene.K, size)
         _, among = self.renderer.targets(instances, T @ scene.K, size)
         rows, columns = np.nonzero(among == place + 1)
@@ -299,7 +328,7 @@ class Dataset:
             return 0.0, low, high
         back = np.linalg.inv(T)
         corners = ((columns.min(), rows.min()), (columns.max(), rows.max()))
-        visible_low, visible_high = (_map(back, np.array(c, float)) for c in corners)
+        visible_low, visible_high = (moved(back, np.array(c, float)) for c in corners)
         share = len(rows) / max(1, int((alone == 1).sum()))
         return inside * share, visible_low, visible_high
 
@@ -308,63 +337,11 @@ def _coarse(thing: Thing) -> str:
     return f'{thing.name}, coarse'
 
 
+def _fair(thing: Thing) -> str:
+    return f'{thing.name}, fair'
+
+
 def _box(thing: Thing, K: np.ndarray, T_cam_obj: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest pixel of the whole object's projection, in the whole picture."""
     outline_px = project(K, T_cam_obj, thing.outline_obj)
     return outline_px.min(axis=0), outline_px.max(axis=0)
-
-
-def _inside(low: np.ndarray, high: np.ndarray, picture_size: tuple[int, int]) -> float:
-    """Share of a box that lies in the picture."""
-    edge = np.array(picture_size) - 0.5
-    inside = np.clip(np.minimum(high, edge) - np.maximum(low, -0.5), 0.0, None)
-    return float(np.prod(inside) / np.prod(high - low))
-
-
-def square_region(center_px: np.ndarray, side_px: float, size: tuple[int, int]) -> np.ndarray:
-    """T_net_px (3, 3) of the square of side `side_px` round `center_px`, shown at `size`; pixel
-    centres are integers.
-    """
-    s = size[0] / side_px
-    return np.array(
-        [
-            [s, 0, (size[0] - 1) / 2 - s * center_px[0]],
-            [0, s, (size[1] - 1) / 2 - s * center_px[1]],
-            [0, 0, 1],
-        ]
-    )
-
-
-def letterbox(picture_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """T_net_px (3, 3) that shows a whole picture at `size`, one scale for both axes, centred."""
-    s = min(size[0] / picture_size[0], size[1] / picture_size[1])
-    (cx, cy) = ((n - 1) / 2 for n in picture_size)
-    return np.array(
-        [
-            [s, 0, (size[0] - 1) / 2 - s * cx],
-            [0, s, (size[1] - 1) / 2 - s * cy],
-            [0, 0, 1],
-        ]
-    )
-
-
-def project(K: np.ndarray, T_cam_obj: np.ndarray, points_obj: np.ndarray) -> np.ndarray:
-    """(N, 2) px of points in front of a pinhole camera."""
-    points = apply(T_cam_obj, points_obj) @ K.T
-    return points[:, :2] / points[:, 2:]
-
-
-def _map(T: np.ndarray, point_px: np.ndarray) -> np.ndarray:
-    return T[:2, :2] @ point_px + T[:2, 2]
-
-
-def _fill_outside(
-    picture: np.ndarray, T_net_px: np.ndarray, picture_size: tuple[int, int]
-) -> None:
-    """Grey where the network's picture shows none of the camera's, in place."""
-    low = np.ceil(_map(T_net_px, np.array((-0.5, -0.5))) - 1e-6).astype(int)
-    high = np.floor(_map(T_net_px, np.array(picture_size) - 0.5) + 1e-6).astype(int)
-    picture[: max(low[1], 0)] = FILL
-    picture[max(high[1] + 1, 0) :] = FILL
-    picture[:, : max(low[0], 0)] = FILL
-    picture[:, max(high[0] + 1, 0) :] = FILL

@@ -18,101 +18,7 @@ import moderngl
 import numpy as np
 
 from .mesh import Mesh
-
-_VERTEX = """
-#version 330
-uniform mat4 clip_from_obj; uniform mat4 cam_from_obj;
-uniform mat3 color_mix; uniform vec3 color_add;
-in vec3 position; in vec3 normal; in vec3 color;
-out vec3 p_obj; out vec3 p_cam; out vec3 n_cam; out vec3 albedo;
-void main() {
-    p_obj = position;
-    p_cam = (cam_from_obj * vec4(position, 1.0)).xyz;
-    n_cam = mat3(cam_from_obj) * normal;
-    albedo = color_mix * color + color_add;
-    gl_Position = clip_from_obj * vec4(position, 1.0);
-}
-"""
-
-# Lambert under three lights and a two-coloured sky, a highlight of the first light, which is held
-# off where its shadow map says so; a solid texture may hide the paint. Square and square root
-# stand for the sRGB curve, exp2 for Blinn-Phong's power: half the time on a CPU. What an instance
-# has not got is left out by the preprocessor: on a CPU both sides of an `if` are computed.
-_SHADE = """
-uniform vec3 light_dir[3]; uniform vec3 light_color[3];
-uniform vec3 sky; uniform vec3 ground; uniform vec3 up_cam;
-uniform float gloss; uniform float shininess;
-uniform vec4 texture_freq; uniform vec3 texture_color; uniform float texture_mix;
-uniform mat4 map_from_cam; uniform sampler2DShadow shadow_map;
-uniform float shadow_depth; uniform float shadow_softness;
-in vec3 p_obj; in vec3 p_cam; in vec3 n_cam; in vec3 albedo;
-out vec4 fragment;
-float hash(vec3 p) { return fract(sin(dot(p, vec3(12.9898, 78.233, 37.719))) * 43758.5453); }
-#ifdef MAPPED
-float lit(vec3 n) {
-    // Where the surface is nearly along the light, its own map must not shade it: a step outwards.
-    vec3 q = (map_from_cam * vec4(p_cam + 0.006 * n, 1.0)).xyz;
-    if (any(lessThan(q, vec3(0.0))) || any(greaterThan(q, vec3(1.0)))) return 1.0;
-    float sum = 0.0;
-    for (int i = 0; i < 9; i++) {
-        vec2 tap = 0.5 * vec2(i % 3, i / 3) - 0.5;
-        sum += texture(shadow_map, vec3(q.xy + shadow_softness * tap, q.z));
-    }
-    return 1.0 - shadow_depth * (1.0 - sum / 9.0);
-}
-#else
-float lit(vec3 n) { return 1.0; }
-#endif
-void main() {
-    vec3 view = normalize(-p_cam);
-    vec3 n = normalize(n_cam);
-    if (dot(n, view) < 0.0) n = -n;
-    vec3 base = albedo;
-#ifdef TEXTURED
-    vec3 q = p_obj * texture_freq.xyz;
-    float wave = 0.5 + 0.5 * sin(q.x + q.y + q.z + 2.0 * sin(q.y * 0.7));
-    float stripe = texture_freq.w > 0.5 ? hash(floor(q)) : wave;
-    base = mix(base, texture_color, texture_mix * stripe);
-#endif
-    base = clamp(base, 0.0, 1.0);
-    vec3 light = mix(ground, sky, 0.5 + 0.5 * dot(n, up_cam));
-    vec3 first = light_color[0] * lit(n);
-    light += first * max(dot(n, light_dir[0]), 0.0);
-    for (int i = 1; i < 3; i++) light += light_color[i] * max(dot(n, light_dir[i]), 0.0);
-    float h = max(dot(n, normalize(light_dir[0] + view)), 0.0);
-    vec3 shine = gloss * first * exp2(1.44 * shininess * (h - 1.0));
-    fragment = vec4(sqrt(clamp(base * base * light + shine, 0.0, 1.0)), 1.0);
-}
-"""
-
-_SHADOW = """
-#version 330
-uniform float darkness;
-in vec3 p_obj; in vec3 p_cam; in vec3 n_cam; in vec3 albedo;
-out vec4 fragment;
-void main() { fragment = vec4(0.0, 0.0, 0.0, darkness); }
-"""
-
-_TARGET = """
-#version 330
-uniform float identity;
-in vec3 p_obj; in vec3 p_cam; in vec3 n_cam; in vec3 albedo;
-out vec4 fragment;
-void main() { fragment = vec4(p_obj, identity); }
-"""
-
-_DEPTH = """
-#version 330
-in vec3 p_obj; in vec3 p_cam; in vec3 n_cam; in vec3 albedo;
-void main() {}
-"""
-
-# The shade programs: (with a shadow map, with a solid texture) -> name.
-_SHADES = {
-    (mapped, textured): 'shade' + ' mapped' * mapped + ' textured' * textured
-    for mapped in (False, True)
-    for textured in (False, True)
-}
+from .shaders import COVERS, PROGRAMS, SHADES
 
 _Method = TypeVar('_Method', bound=Callable[..., Any])
 
@@ -133,6 +39,13 @@ class Material:
     texture_freq: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     texture_color: tuple[float, float, float] = (0.5, 0.5, 0.5)
     texture_mix: float = 0.0
+    print: str = ''  # an uploaded picture in the paint's place
+    print_m: float = 1.0  # how large it is, round the mesh's origin and in the mesh's own units
+
+    @property
+    def cover(self) -> str:
+        """What lies over the paint."""
+        return 'PRINTED' if self.print else 'TEXTURED' if self.texture_mix > 0.0 else ''
 
 
 @dataclass(frozen=True)
@@ -209,12 +122,6 @@ def clip_from_light(direction_cam: np.ndarray, shadow_map: ShadowMap) -> np.ndar
     return clip
 
 
-def _shade(mapped: bool, textured: bool) -> str:
-    """The shading of an instance, with what it has."""
-    has = '#define MAPPED\n' * mapped + '#define TEXTURED\n' * textured
-    return f'#version 330\n{has}{_SHADE}'
-
-
 def _current(method: _Method) -> _Method:
     """GL draws into the context that is current, whoever is asked: make it the asked one's."""
 
@@ -236,17 +143,15 @@ class Renderer:
         self.context.front_face = 'cw'  # seen from outside: row 0 of a picture is its top
         self.supersample = supersample
         self.programs = {
-            name: self.context.program(vertex_shader=_VERTEX, fragment_shader=fragment)
-            for name, fragment in (
-                *((name, _shade(*has)) for has, name in _SHADES.items()),
-                ('shadow', _SHADOW), ('target', _TARGET), ('depth', _DEPTH),
-            )
-        }  # fmt: skip
+            name: self.context.program(vertex_shader=vertex, fragment_shader=fragment)
+            for name, (vertex, fragment) in PROGRAMS.items()
+        }
         self.shadow_map = self.context.depth_texture((_SHADOW_MAP_PX, _SHADOW_MAP_PX))
         self.shadow_map.repeat_x = self.shadow_map.repeat_y = False
         self.shadow_buffer = self.context.framebuffer(depth_attachment=self.shadow_map)
         self.arrays: dict[tuple[str, str], moderngl.VertexArray] = {}
         self.closed: set[str] = set()  # meshes whose inner side nobody sees
+        self.prints: dict[str, moderngl.Texture] = {}
         self.buffers: dict[tuple[tuple[int, int], str], moderngl.Framebuffer] = {}
 
     @_current
@@ -264,6 +169,18 @@ class Renderer:
                 indices,
                 skip_errors=True,
             )
+
+    @_current
+    def upload_print(self, name: str, picture: np.ndarray) -> None:
+        """Make `picture` (h, w, 3) uint8 known as what materials may have printed on them; it
+        repeats itself, mirrored so that no seam is seen.
+        """
+        wide = np.concatenate((picture, picture[:, ::-1]), axis=1)
+        mirrored = np.concatenate((wide, wide[::-1]), axis=0)
+        height, width = mirrored.shape[:2]
+        data = mirrored.tobytes()
+        self.prints[name] = self.context.texture((width, height), 3, data, alignment=1)
+        self.prints[name].build_mipmaps()
 
     def _framebuffer(self, size: tuple[int, int], dtype: str) -> moderngl.Framebuffer:
         """A cleared framebuffer of 4 channels and depth, kept for the next use."""
@@ -293,8 +210,8 @@ class Renderer:
         large = (round(size[0] * self.supersample), round(size[1] * self.supersample))
         buffer = self._framebuffer(large, 'f1')
         mapped = shadow_map is not None
-        for textured in (False, True):
-            program = self.programs[_SHADES[mapped, textured]]
+        for cover in COVERS:
+            program = self.programs[SHADES[mapped, cover]]
             program['light_dir'].write(lights.directions.astype('f4').tobytes())
             program['light_color'].write(lights.colors.astype('f4').tobytes())
             for name in ('sky', 'ground', 'up_cam'):
@@ -302,12 +219,15 @@ class Renderer:
         project = clip_from_cam(K, size)
         for index, instance in enumerate(instances):
             material = instance.material
-            textured = material.texture_mix > 0.0
-            name = _SHADES[mapped, textured]
+            name = SHADES[mapped, material.cover]
             program = self.programs[name]
             program['gloss'].value = material.gloss
             program['shininess'].value = material.shininess
-            if textured:
+            if material.print:
+                self.prints[material.print].use(1)
+                program['print'].value = 1
+                program['print_m'].value = material.print_m
+            elif material.cover:
                 program['texture_freq'].value = material.texture_freq
                 program['texture_color'].value = material.texture_color
                 program['texture_mix'].value = material.texture_mix
@@ -332,8 +252,8 @@ class Renderer:
             self._draw('depth', instance, clip_from_world, instance.material)
         map_from_clip = 0.5 * np.eye(4) + 0.5 * np.outer((1, 1, 1, 1), (0, 0, 0, 1))
         map_from_cam = (map_from_clip @ clip_from_world).T.astype('f4').tobytes()
-        for textured in (False, True):
-            program = self.programs[_SHADES[True, textured]]
+        for cover in COVERS:
+            program = self.programs[SHADES[True, cover]]
             program['map_from_cam'].write(map_from_cam)
             program['shadow_depth'].value = shadow_map.depth
             program['shadow_softness'].value = shadow_map.softness_m / (2 * shadow_map.radius_m)

@@ -37,6 +37,7 @@ class SceneOptions:
     repaint: float = 0.08  # share of pictures with the object's paint replaced by a random one
     shadow: float = 0.5  # share of pictures with a shadow on the ground below the object
     shadow_map: float = 0.0  # share of pictures in which things shade each other and themselves
+    piled: float = 0.0  # share of pictures in which the object stands in a pile, on a table
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _placed(
     stretch = rng.uniform(0.6, 1.4, 3) if diameter == 1.0 else np.ones(3)
     T = make_pose(random_rotation(rng) * (scale * stretch), center)
     own_paint = diameter != 1.0 and rng.random() < 0.6
-    return Instance(name, T, _tint(rng, 0.3) if own_paint else _random_paint(rng))
+    return Instance(name, T, _tint(rng, 0.3) if own_paint else any_paint(rng))
 
 
 def occluder(
@@ -230,7 +231,8 @@ def _tint(rng: np.random.Generator, strength: float) -> Material:
     )
 
 
-def _random_paint(rng: np.random.Generator) -> Material:
+def any_paint(rng: np.random.Generator) -> Material:
+    """A paint of any colour, with any texture."""
     return Material(
         color_mix=np.zeros((3, 3)),
         color_add=rng.random(3) ** rng.uniform(0.5, 2.0),
@@ -246,7 +248,7 @@ def paint(rng: np.random.Generator, options: SceneOptions) -> Material:
     """How an object of the recipe looks: mostly its own paint, not quite as it is."""
     if rng.random() >= options.repaint:
         return _tint(rng, options.tint)
-    other = _random_paint(rng)
+    other = any_paint(rng)
     share = rng.uniform(0.0, 0.5)
     return Material(
         share * np.eye(3), (1 - share) * other.color_add, other.gloss, other.shininess,

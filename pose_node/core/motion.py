@@ -2,11 +2,12 @@
 
 The state is T_cam_obj and its twist (v, w) in the axes of the camera frame, constant but for white
 noise of acceleration (Bar-Shalom et al., "Estimation with Applications to Tracking and
-Navigation", 2001, sec. 6.3.2). Errors are those of the pose's covariance everywhere: p' = p + dp, R' = exp(dr)
-R, with the twist's error behind them: (dp, dr, dv, dw). A filter that is told each of 30 equal
-errors a second for news grows sure of them; `correlation` says how alike the errors of successive
-measurements are, and their covariances are widened by (1 + c) / (1 - c), which makes the mean of
-many as uncertain as the mean of a first order autoregression is.
+Navigation", 2001, sec. 6.3.2). Errors are those of the pose's covariance everywhere: p' = p + dp,
+R' = exp(dr) R, with the twist's error behind them: (dp, dr, dv, dw).
+
+A filter that takes 30 equal errors a second for news grows sure of them. `correlation` says how
+alike the errors of successive measurements are, and covariances are widened by (1 + c) / (1 - c):
+then the mean of many is as uncertain as that of a first order autoregression.
 """
 
 from __future__ import annotations

@@ -1,0 +1,123 @@
+"""Who is who from picture to picture: numbers that stay, gaps that are bridged, bags that loop."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pose_node.core import metrics
+from pose_node.core.geometry import exp_so3, make_pose
+from pose_node.core.motion import MotionOptions
+from pose_node.core.pnp import PnpStatus
+from pose_node.core.symmetry import Symmetries
+from pose_node.runtime.preprocess import Region
+from pose_node.runtime.results import nothing
+from pose_node.runtime.track import Tracker, TrackOptions
+
+STEP_NS = 100_000_000
+C = np.diag((0.002, 0.002, 0.006, 0.02, 0.02, 0.01)) ** 2
+REGION = Region('thing', (0.0, 0.0), (10.0, 10.0))
+
+
+def seen(T, name='thing'):
+    """A pose as the estimator gives it."""
+    return replace(
+        nothing(replace(REGION, object=name), 4), T_cam_obj=T, covariance=C, score=0.9,
+        status=PnpStatus.OK,
+    )  # fmt: skip
+
+
+def at(x, z=1.0, turn=0.0):
+    return make_pose(exp_so3(np.array([0.0, 0.0, turn])), np.array([x, 0.0, z]))
+
+
+@pytest.fixture
+def tracker():
+    return Tracker({'thing': Symmetries.none(), 'other': Symmetries.none()})
+
+
+def test_numbers_stay_when_the_order_of_poses_changes(tracker, rng):
+    """Two of a kind that pass each other, seen in a random order."""
+    names = {}
+    for step in range(20):
+        poses = [seen(at(-0.2 + 0.02 * step, 0.8)), seen(at(0.2 - 0.02 * step, 1.2))]
+        order = rng.permutation(2)
+        tracks = tracker([poses[i] for i in order], step * STEP_NS)
+        for which, track in zip(order, tracks):
+            assert names.setdefault(int(which), track.id) == track.id
+    assert sorted(names.values()) == [0, 1]
+
+
+def test_a_gap_is_bridged_where_the_thing_went_on(tracker):
+    """Three pictures without it, then where its speed has carried it: the same number."""
+    for step in range(10):
+        (track,) = tracker([seen(at(0.03 * step))], step * STEP_NS)
+    for step in range(10, 13):
+        assert tracker([], step * STEP_NS) == []
+        np.testing.assert_allclose(
+            tracker.tracks[0].motion.T_cam_obj[:3, 3], (0.03 * step, 0.0, 1.0), atol=0.01
+        )
+    (again,) = tracker([seen(at(0.39))], 13 * STEP_NS)
+    assert again.id == track.id
+    np.testing.assert_allclose(again.motion.twist[:3], (0.3, 0.0, 0.0), atol=0.05)
+
+
+def test_what_is_lost_is_another_thing_when_it_comes_back(tracker):
+    tracker([seen(at(0.0))], 0)
+    for step in range(1, 8):
+        tracker([], step * STEP_NS)
+    assert not tracker.tracks
+    (track,) = tracker([seen(at(0.0))], 8 * STEP_NS)
+    assert track.id == 1
+
+
+def test_a_pose_beyond_the_gate_is_another_thing(tracker):
+    """And the old one is still waited for."""
+    for step in range(5):
+        tracker([seen(at(0.0))], step * STEP_NS)
+    (far,) = tracker([seen(at(0.5))], 5 * STEP_NS)
+    assert far.id == 1 and len(tracker.tracks) == 2
+
+
+def test_objects_are_counted_apart(tracker):
+    tracks = tracker([seen(at(0.0)), seen(at(0.0), 'other')], 0)
+    assert [(track.object, track.id) for track in tracks] == [('thing', 0), ('other', 0)]
+
+
+@pytest.mark.parametrize('jump_ns', [-3 * STEP_NS, 100 * STEP_NS, 0])
+def test_a_clock_that_jumps_begins_anew(tracker, jump_ns):
+    """A bag that loops, or stands still for long, is no motion; numbers are not given twice."""
+    for step in range(5):
+        tracker([seen(at(0.05 * step))], step * STEP_NS)
+    (track,) = tracker([seen(at(0.2))], 4 * STEP_NS + jump_ns)
+    assert track.id == 1
+    assert not track.motion.twist.any()
+
+
+def test_symmetric_things_keep_their_twin(rng):
+    """A thing whose other side looks the same, told upside down every second time."""
+    half = make_pose(exp_so3(np.array([0.0, 0.0, np.pi])), np.zeros(3))
+    tracker = Tracker({'thing': Symmetries(half[None])})
+    for step in range(12):
+        T = at(0.0, turn=0.05 * step)
+        (track,) = tracker([seen(T @ half if step % 2 else T)], step * STEP_NS)
+        assert track.id == 0
+        assert metrics.rotation_error_rad(track.motion.T_cam_obj, T) < 0.1
+
+
+def test_a_still_thing_shakes_three_times_less(rng):
+    """Against the truth, with errors that are fresh in every picture."""
+    options = TrackOptions(motion=MotionOptions(0.05, 0.1, correlation=0.0))
+    tracker, raw, smooth = Tracker({'thing': Symmetries.none()}, options), [], []
+    for step in range(200):
+        error = rng.multivariate_normal(np.zeros(6), C)
+        T = make_pose(exp_so3(error[3:]), np.array([0.0, 0.0, 1.0]) + error[:3])
+        (track,) = tracker([seen(T)], step * STEP_NS // 3)
+        raw.append(T[:3, 3])
+        smooth.append(track.motion.T_cam_obj[:3, 3])
+        assert track.as_pose().covariance.shape == (6, 6)
+    steps = [np.diff(places[50:], axis=0) for places in (raw, smooth)]
+    shake = [np.linalg.norm(each, axis=1).mean() for each in steps]
+    assert shake[0] > 3.0 * shake[1]

@@ -58,6 +58,7 @@ def through_ros(
         lossless=True,
         parameters={
             'min_score': '0.0',
+            'track': 'false',  # pictures of a data set are no film
             'threads': str(options.threads),
             'max_objects': str(most),
         },

@@ -24,11 +24,11 @@ from .symmetry import Symmetries
 class MotionOptions:
     """How things may move, and how far a measurement may lie from what was expected."""
 
-    acceleration: float = 1.0  # m / s² in one second, standard deviation
-    angular_acceleration: float = 3.0  # rad / s²
+    acceleration: float = 0.3  # m / s² in one second, standard deviation
+    angular_acceleration: float = 0.9  # rad / s²
     speed: float = 0.5  # m / s of a thing that is first seen, standard deviation
     angular_speed: float = 1.0  # rad / s
-    correlation: float = 0.6  # of the errors of successive measurements
+    correlation: float = 0.1  # of the errors of successive measurements
     gate_squared: float = 22.5  # squared sigmas of a measurement: chi2(6) at 0.999
 
 

@@ -18,6 +18,7 @@ from geometry_msgs.msg import (
     PoseWithCovarianceStamped,
     Quaternion,
     TransformStamped,
+    TwistWithCovarianceStamped,
     Vector3,
 )
 from tf2_msgs.msg import TFMessage
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from pose_node.core.bundle import Bundle
     from pose_node.runtime.results import ObjectPose
+    from pose_node.runtime.track import Track
 
 
 def stamp_ns(stamp: Any) -> int:
@@ -83,10 +85,26 @@ def pose_with_covariance_stamped(header: Any, pose: ObjectPose) -> PoseWithCovar
     return PoseWithCovarianceStamped(header=header, pose=pose_with_covariance(pose))
 
 
-def detections(header: Any, poses: Sequence[ObjectPose], bundle: Bundle) -> Detection3DArray:
+def twist_stamped(header: Any, track: Track) -> TwistWithCovarianceStamped:
+    """How a tracked thing moves relative to the camera, in the axes of the header's frame; the
+    linear part is that of the object's origin.
+    """
+    message = TwistWithCovarianceStamped(header=header)
+    vx, vy, vz, wx, wy, wz = (float(value) for value in track.motion.twist)
+    message.twist.twist.linear = Vector3(x=vx, y=vy, z=vz)
+    message.twist.twist.angular = Vector3(x=wx, y=wy, z=wz)
+    covariance = np.ascontiguousarray(track.motion.twist_covariance, np.float64)
+    message.twist.covariance = covariance.ravel()
+    return message
+
+
+def detections(
+    header: Any, poses: Sequence[ObjectPose], bundle: Bundle, *, tracked: bool = False
+) -> Detection3DArray:
     """One Detection3D per pose. `pose` is that of the object frame, `bbox` that of the box.
 
-    `id` stays empty: it would promise that an object keeps it from picture to picture.
+    `id` is the object's TF frame when tracked; else it stays empty, because it would promise that
+    an object keeps it from picture to picture.
     """
     message = Detection3DArray(header=header)
     for pose in poses:
@@ -98,6 +116,7 @@ def detections(header: Any, poses: Sequence[ObjectPose], bundle: Bundle) -> Dete
         message.detections.append(
             Detection3D(
                 header=header,
+                id=frame_name(pose) if tracked else '',
                 results=[
                     ObjectHypothesisWithPose(
                         hypothesis=hypothesis, pose=pose_with_covariance(pose)
@@ -196,4 +215,5 @@ __all__ = [
     'regions_of',
     'stamp_ns',
     'transforms',
+    'twist_stamped',
 ]

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from geometry_msgs.msg import (
+    PoseStamped,
+    PoseWithCovarianceStamped,
+    TwistWithCovarianceStamped,
+)
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from pose_node.core.bundle import Bundle
     from pose_node.core.camera import Camera
     from pose_node.runtime.results import FrameResult, ObjectPose
+    from pose_node.runtime.track import Track
 
     from .parameters import Parameters
 
@@ -52,6 +57,7 @@ class Outputs:
                 self._publisher(
                     PoseWithCovarianceStamped, f'~/{name}/pose_with_covariance', depth
                 ),
+                self._publisher(TwistWithCovarianceStamped, f'~/{name}/twist', depth),
             )
         # What tf2_ros broadcasts with: everybody's /tf, unless remapped.
         self._tf = self._publisher(TFMessage, '/tf', max(depth, 100))
@@ -59,24 +65,38 @@ class Outputs:
         self._overlay = self._publisher(Image, '~/overlay', depth if keep_all else 1)
         self._stats = self._publisher(DiagnosticArray, '~/frame_stats', depth)
 
-    def publish(self, header: Any, poses: Sequence[ObjectPose], parameters: Parameters) -> None:
-        """What was found in a picture, or that nothing was.
+    def publish(
+        self,
+        header: Any,
+        poses: Sequence[ObjectPose],
+        parameters: Parameters,
+        tracks: Sequence[Track] = (),
+    ) -> None:
+        """What was found in a picture, or that nothing was; tracks: the poses' own, where things
+        are tracked.
 
         Transforms go first: who is woken by the detections finds them there. All is made before
         any is sent, so that a picture is never answered twice.
         """
-        detections = messages.detections(header, poses, self._bundle)
+        detections = messages.detections(header, poses, self._bundle, tracked=bool(tracks))
         markers = self._markers.update(header, poses, parameters.marker_lifetime)
         transforms = messages.transforms(header, poses)
-        best = [pose for pose in poses if pose.instance == 0]  # of its kind; the array has all
-        stamped = [messages.pose_stamped(header, pose) for pose in best]
-        spread = [messages.pose_with_covariance_stamped(header, pose) for pose in best]
+        # Of its kind; the array has all.
+        first = {p.object: i for i, p in sorted(enumerate(poses), key=lambda x: -x[1].instance)}
+        alone = {
+            name: [
+                messages.pose_stamped(header, poses[i]),
+                messages.pose_with_covariance_stamped(header, poses[i]),
+                *([messages.twist_stamped(header, tracks[i])] if tracks else []),
+            ]
+            for name, i in first.items()
+        }
 
         if parameters.publish_tf and poses and header.frame_id:
             self._tf.publish(transforms)
-        for pose, alone, with_covariance in zip(best, stamped, spread):
-            self._poses[pose.object][0].publish(alone)
-            self._poses[pose.object][1].publish(with_covariance)
+        for name, made in alone.items():
+            for publisher, message in zip(self._poses[name], made):
+                publisher.publish(message)
         self._detections.publish(detections)
         if markers.markers:
             self._marker_array.publish(markers)

@@ -92,6 +92,32 @@ class Parameters:
     max_objects: int = _parameter(
         8, 'Regions looked at in one picture, the surest first.', low=1, high=256, live=True
     )
+    track: bool = _parameter(
+        True,
+        'Follow things from picture to picture: smoother poses, numbers that stay, twists, and a '
+        'locator that is seldom asked; false: every picture for itself.',
+        live=True,
+    )
+    lost_after: float = _parameter(
+        1.0, 'A track that is not seen for so long ends.', unit='s', low=0.05, high=60.0, live=True
+    )
+    locate_period: float = _parameter(
+        0.5,
+        'While all that is tracked is seen, the locator looks for new things this often.',
+        unit='s',
+        low=0.0,
+        high=60.0,
+        live=True,
+    )
+    acceleration: float = _parameter(
+        0.3,
+        'How much the speed of things, as the camera sees them, changes in a second; '
+        'turns: three times as much, in rad/s². Lower is smoother, higher follows faster.',
+        unit='m/s²',
+        low=0.01,
+        high=100.0,
+        live=True,
+    )
     publish_tf: bool = _parameter(
         True, 'Send the transform from the camera optical frame to each object.', live=True
     )

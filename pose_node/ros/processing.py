@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pose_node.core.errors import PoseNodeError
@@ -16,9 +17,12 @@ from pose_node.core.errors import PoseNodeError
 from . import messages
 from .health import Health, Level
 from .pictures import decode_compressed, decode_image
+from .tracking import Tracks
 
 if TYPE_CHECKING:
     from pose_node.runtime.estimator import PoseEstimator
+    from pose_node.runtime.results import FrameResult
+    from pose_node.runtime.track import Track
 
     from .cameras import Cameras
     from .intake import Frame, Intake
@@ -61,6 +65,7 @@ class Processor:
         self._health = health
         self._clock = clock
         self._logger = logger
+        self._tracks = Tracks({o.name: o.symmetries for o in estimator.bundle.objects})
 
     def __call__(self, frame: Frame) -> None:
         """Answer one picture; raises nothing that a picture can cause."""
@@ -87,7 +92,7 @@ class Processor:
         camera = self._camera(frame, (picture.shape[1], picture.shape[0]))
         regions = self._regions(frame)
         try:
-            result = self._estimator(picture, camera, frame.stamp_ns, regions)
+            result, tracks = self._estimate(frame, picture, camera, regions)
         except PoseNodeError as error:
             raise _Refusal('estimator', str(error)) from None
         if result.poses and not header.frame_id:
@@ -98,7 +103,7 @@ class Processor:
                 Level.WARN,
             )
         estimated = time.perf_counter()
-        self._outputs.publish(header, result.poses, parameters)
+        self._outputs.publish(header, result.poses, parameters, tracks)
         published = time.perf_counter()
 
         stages = {'heatmaps' if k == 'decode' else k: v for k, v in result.stage_ms.items()}
@@ -114,6 +119,27 @@ class Processor:
         self._health.processed(times)
         self._outputs.publish_stats(header, times)
         self._outputs.publish_overlay(header, picture, camera, result)
+
+    def _estimate(
+        self, frame: Frame, picture: Any, camera: Any, regions: Any
+    ) -> tuple[FrameResult, list[Track]]:
+        """What is in the picture; where things are tracked, their tracks too, and poses that are
+        the tracks'.
+        """
+        parameters, stamp_ns = self.parameters, frame.stamp_ns
+        if not parameters.track:
+            return self._estimator(picture, camera, stamp_ns, regions), []
+        frame_id = frame.message.header.frame_id
+        expected, locate = self._tracks.expect(frame_id, stamp_ns, parameters)
+        tracked = []
+        if regions is None:  # boxes from outside say themselves where to look
+            places = [(each.object, each.motion.T_cam_obj) for each in expected]
+            boxes = [self._estimator.region_at(*place, camera) for place in places]
+            tracked = [box for box in boxes if box is not None]
+            regions = None if locate or not tracked else ()
+        result = self._estimator(picture, camera, stamp_ns, regions, tracked)
+        tracks = self._tracks.update(frame_id, result.poses)
+        return replace(result, poses=tuple(track.as_pose() for track in tracks)), tracks
 
     def _picture(self, frame: Frame) -> Any:
         raw = self.parameters.image_transport == 'raw'

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # Two poses of one object nearer than this share of its diameter are the same thing seen twice.
 _SAME_PLACE = 0.3
+_SAME_BOX = 0.4  # share of their union that boxes of one thing have in common
 # A crop this many times as long as the picture would show the object as a speck.
 _LARGEST_CROP = 16.0
 
@@ -89,20 +90,26 @@ class PoseEstimator:
         camera: Camera,
         stamp_ns: int = 0,
         regions: Sequence[Region] | None = None,
+        tracked: Sequence[Region] = (),
     ) -> FrameResult:
         """Poses in one picture (H, W, 3) RGB uint8 taken by `camera`.
 
-        regions: where to look, from another detector or the last frame; None asks the locator.
-        Regions of other objects are passed over. Nothing in the picture raises; a picture that is
-        none, or not this camera's, raises PoseNodeError.
+        regions: where to look, from another detector; None asks the locator. tracked: boxes that
+        are known to fit (`region_at`): looked at first, and once. Regions of other objects are
+        passed over. Nothing in the picture raises; a picture that is none, or not this camera's,
+        raises PoseNodeError.
         """
         self._check(picture, camera, regions)
         stage_ms = dict.fromkeys(('locate', 'preprocess', 'network', 'decode', 'pnp'), 0.0)
         with _timed(stage_ms, 'locate'):
-            found = self._regions(picture, regions)
+            found, sharp = self._regions(picture, regions, tracked)
         poses = self._look(picture, camera, found, stage_ms)
-        again = [i for i, pose in enumerate(poses) if pose.score >= self.options.second_look]
-        fitting = [self._region_of(poses[i], camera, picture) for i in again]
+        again = [
+            i
+            for i, pose in enumerate(poses)
+            if i >= sharp and pose.score >= self.options.second_look
+        ]
+        fitting = [self._fitting(poses[i], camera, picture) for i in again]
         for i, pose in zip(again, self._look(picture, camera, fitting, stage_ms)):
             if pose.stands:
                 poses[i] = replace(pose, region=poses[i].region)  # the one that was asked for
@@ -146,17 +153,23 @@ class PoseEstimator:
             for region, good in zip(regions, usable)
         ]
 
-    def _region_of(self, pose: ObjectPose, camera: Camera, picture: np.ndarray) -> Region:
-        """The box round the object's keypoints as the pose puts them; the old one if it cannot."""
-        points_px = camera.project(
-            apply(pose.T_cam_obj, self.objects[pose.object].keypoints_obj_m)
-        )
+    def region_at(self, name: str, T_cam_obj: np.ndarray, camera: Camera) -> Region | None:
+        """The box round an object's keypoints, were it there; None where a camera cannot see it
+        whole.
+        """
+        points_px = camera.project(apply(T_cam_obj, self.objects[name].keypoints_obj_m))
         if not np.isfinite(points_px).all():
-            return pose.region
+            return None
         low, high = points_px.min(axis=0), points_px.max(axis=0)
         (x, y), (width, height) = ((low + high) / 2.0).tolist(), (high - low).tolist()
-        region = Region(pose.object, (x, y), (width, height), pose.region.score)
-        return region if _usable(region, picture, self.spec.region_scale) else pose.region
+        return Region(name, (x, y), (width, height))
+
+    def _fitting(self, pose: ObjectPose, camera: Camera, picture: np.ndarray) -> Region:
+        """The box that the pose says is right; the old one where it says none."""
+        region = self.region_at(pose.object, pose.T_cam_obj, camera)
+        if region is None or not _usable(region, picture, self.spec.region_scale):
+            return pose.region
+        return replace(region, score=pose.region.score)
 
     def close(self) -> None:
         """Close the networks."""
@@ -196,12 +209,27 @@ class PoseEstimator:
                 f'Bundle {self.bundle.name!r} has no locator; give regions from another detector.'
             )
 
-    def _regions(self, picture: np.ndarray, regions: Sequence[Region] | None) -> list[Region]:
+    def _regions(
+        self,
+        picture: np.ndarray,
+        regions: Sequence[Region] | None,
+        tracked: Sequence[Region],
+    ) -> tuple[list[Region], int]:
+        """Where to look, and how many of these are tracked; they come first."""
         if regions is None:
             regions = self.locator(picture) if self.locator else ()
-        known = [region for region in regions if region.object in self.objects]
+        sharp = [
+            region
+            for region in tracked
+            if region.object in self.objects and _usable(region, picture, self.spec.region_scale)
+        ][: self.options.max_objects]
+        known = [
+            region
+            for region in regions
+            if region.object in self.objects and not any(_same(region, each) for each in sharp)
+        ]
         known.sort(key=lambda region: -region.score)
-        return known[: self.options.max_objects]
+        return [*sharp, *known][: self.options.max_objects], len(sharp)
 
     def _crops(
         self, picture: np.ndarray, regions: Sequence[Region]
@@ -297,6 +325,19 @@ def _usable(region: Region, picture: np.ndarray, region_scale: float) -> bool:
     reach_x, reach_y = (side + width) / 2, (side + height) / 2
     x, y = region.center_px
     return abs(x - (width - 1) / 2) < reach_x and abs(y - (height - 1) / 2) < reach_y
+
+
+def _same(a: Region, b: Region) -> bool:
+    """Whether two boxes are most likely of one thing: of one object, and much in common."""
+    if a.object != b.object:
+        return False
+    overlap = 1.0
+    for center_a, center_b, size_a, size_b in zip(a.center_px, b.center_px, a.size_px, b.size_px):
+        low = max(center_a - size_a / 2.0, center_b - size_b / 2.0)
+        high = min(center_a + size_a / 2.0, center_b + size_b / 2.0)
+        overlap *= max(0.0, high - low)
+    union = math.prod(a.size_px) + math.prod(b.size_px) - overlap
+    return overlap > _SAME_BOX * union
 
 
 def _to_picture(

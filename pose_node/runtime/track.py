@@ -2,13 +2,16 @@
 nobody sees them.
 
 Poses and tracks of one object are paired so that the sum of their squared distances is least
-(Kuhn, 1955), within the gate. A pose without a track begins one; a track without a pose goes on as
-it moved until it is lost.
+(Kuhn, 1955), within the gate. A track without a pose goes on as it moved until it is lost. A pose
+without a track begins one at once where no track of its object goes unseen; otherwise it may be a
+wrong pose of that one, or a jump of it, and must be seen again before it is believed: then it
+takes over the number of the one that it must be.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,26 +35,35 @@ if TYPE_CHECKING:
     from .results import ObjectPose
 
 _FAR = 1e9  # a price that nobody pays
+_UNNUMBERED = -1
 
 
 @dataclass(frozen=True)
 class TrackOptions:
     """When tracks begin and end."""
 
-    lost_after_s: float = 0.5  # without a pose
+    lost_after_s: float = 1.0  # without a pose
     longest_step_s: float = 1.0  # between pictures; after a longer one all tracks begin anew
     motion: MotionOptions = field(default_factory=MotionOptions)
 
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """One thing: its object, a number that stays with it, how it moves, when it was last seen."""
+    """One thing: its object, a number that stays with it, how it moves, when it was last seen.
+
+    Numbers of one object are the smallest that are free: one that is lost frees its own.
+    """
 
     object: str
-    id: int
+    id: int  # -1 until it is believed
     motion: Motion
     seen_ns: int
     pose: ObjectPose  # the last one that was measured
+
+    @property
+    def believed(self) -> bool:
+        """Whether it has a number."""
+        return self.id != _UNNUMBERED
 
     def as_pose(self) -> ObjectPose:
         """The measured pose with the filter's place and covariance."""
@@ -72,81 +84,123 @@ class Tracker:
         self.options = options or TrackOptions()
         self.tracks: list[Track] = []
         self._symmetries = symmetries
-        self._stamp_ns: int | None = None
-        self._next_id: dict[str, int] = {}
+        self._stamp_ns: int | None = None  # of the newest picture
+        self._late = False  # whether the last one was older
 
     def reset(self) -> None:
-        """Forget everything but the numbers that were given."""
-        self.tracks, self._stamp_ns = [], None
+        """Forget everything."""
+        self.tracks, self._stamp_ns, self._late = [], None, False
 
     def __call__(self, poses: Sequence[ObjectPose], stamp_ns: int) -> list[Track]:
-        """The tracks that are seen in the picture of `stamp_ns`, in the order of their poses.
+        """`predict` and `update` in one."""
+        self.predict(stamp_ns)
+        return self.update(poses)
 
-        A stamp before the last one, or long after it, begins anew: a bag that loops is no motion.
+    def predict(self, stamp_ns: int) -> list[Track]:
+        """Go on to the picture of `stamp_ns`; returns the believed tracks as they should be there.
+
+        One long before the last picture, or long after it, begins anew: a bag that loops is no
+        motion. One that is only late moves nothing.
         """
-        options = self.options
-        if self._stamp_ns is not None:
-            seconds = (stamp_ns - self._stamp_ns) / 1e9
-            if not 0.0 < seconds <= options.longest_step_s:
-                self.reset()
-            else:
-                self._predict(seconds)
-        self._stamp_ns = stamp_ns
+        last_ns = stamp_ns if self._stamp_ns is None else self._stamp_ns
+        seconds = (stamp_ns - last_ns) / 1e9
+        if abs(seconds) > self.options.longest_step_s:
+            self.reset()
+        self._late = self._stamp_ns is not None and seconds <= 0.0
+        if not self._late:
+            self.tracks = [
+                replace(track, motion=predicted(track.motion, seconds, self.options.motion))
+                for track in self.tracks
+            ]
+            self._stamp_ns = stamp_ns
+        return [track for track in self.tracks if track.believed]
+
+    def update(self, poses: Sequence[ObjectPose]) -> list[Track]:
+        """Take in the poses that were measured in the picture that was predicted; returns the
+        believed tracks among them, in their order.
+
+        A picture that was not newer than the last tells of a moment that has been told of: its
+        poses come as they were measured, with their tracks' numbers, and change nothing.
+        """
         seen: dict[int, Track] = {}
-        for name in {pose.object for pose in poses}:
+        tracks: list[Track] = []
+        for name in {*(pose.object for pose in poses), *(track.object for track in self.tracks)}:
             numbers = [i for i, pose in enumerate(poses) if pose.object == name]
             known = [track for track in self.tracks if track.object == name]
-            for i, track in self._paired([poses[i] for i in numbers], known, stamp_ns).items():
-                seen[numbers[i]] = track
-        fresh = {(track.object, track.id) for track in seen.values()}
-        kept = [
-            track
-            for track in self.tracks
-            if (track.object, track.id) not in fresh
-            and stamp_ns - track.seen_ns <= 1e9 * options.lost_after_s
-        ]
-        self.tracks = [*seen.values(), *kept]
-        return [seen[i] for i in sorted(seen)]
+            found, kept = self._of_one_object([poses[i] for i in numbers], known)
+            seen.update(zip(numbers, found, strict=True))
+            tracks += [*found, *kept]
+        if not self._late:
+            self.tracks = tracks
+        return [seen[i] for i in sorted(seen) if seen[i].believed]
 
-    def _predict(self, seconds: float) -> None:
-        self.tracks = [
-            replace(track, motion=predicted(track.motion, seconds, self.options.motion))
-            for track in self.tracks
-        ]
+    def _of_one_object(
+        self, poses: Sequence[ObjectPose], known: Sequence[Track]
+    ) -> tuple[list[Track], list[Track]]:
+        """A track for every pose, in their order, and the tracks that go on unseen."""
+        partners, measured = self._paired(poses, known)
+        stamp_ns, motion = self._stamp_ns or 0, self.options.motion
+        unseen = [t for j, t in enumerate(known) if j not in partners.values() and t.believed]
+        taken = {track.id for track in known}
+        found = []
+        for i, pose in enumerate(poses):
+            start = first_seen(*measured[i], motion)
+            if i not in partners:
+                track = Track(pose.object, _UNNUMBERED, start, stamp_ns, pose)
+                number = _UNNUMBERED if unseen else _free(taken)
+            else:
+                track = known[partners[i]]
+                moved = start if self._late else corrected(track.motion, *measured[i], motion)
+                track = replace(track, motion=moved, seen_ns=stamp_ns, pose=pose)
+                number = track.id
+                if not track.believed:  # seen again: the one that is missing, or another one
+                    number = unseen.pop(_nearest(track, unseen)).id if unseen else _free(taken)
+            taken.add(number)
+            found.append(replace(track, id=number))
+        patience_ns = 1e9 * self.options.lost_after_s
+        return found, [track for track in unseen if stamp_ns - track.seen_ns <= patience_ns]
 
     def _paired(
-        self, poses: Sequence[ObjectPose], tracks: Sequence[Track], stamp_ns: int
-    ) -> dict[int, Track]:
-        """Pose number -> its track after this measurement, a new one where none was near."""
-        motion, symmetries = self.options.motion, self._symmetries[poses[0].object]
+        self, poses: Sequence[ObjectPose], tracks: Sequence[Track]
+    ) -> tuple[dict[int, int], list[tuple[np.ndarray, np.ndarray]]]:
+        """Pose number -> number of its track, and every pose with its covariance, as the twin that
+        is nearest to its track.
+        """
+        motion = self.options.motion
         twins = [
             [
-                nearest_twin(pose.T_cam_obj, pose.covariance, t.motion.T_cam_obj, symmetries)
-                for t in tracks
+                nearest_twin(
+                    pose.T_cam_obj,
+                    pose.covariance,
+                    track.motion.T_cam_obj,
+                    self._symmetries[pose.object],
+                )
+                for track in tracks
             ]
             for pose in poses
         ]
         prices = np.array(
-            [[distance_squared(t.motion, *twin, motion) for t, twin in zip(tracks, row)]
-             for row in twins]
-        ).reshape(len(poses), len(tracks))  # fmt: skip
+            [
+                [distance_squared(t.motion, *twin, motion) for t, twin in zip(tracks, row)]
+                for row in twins
+            ]
+        ).reshape(len(poses), len(tracks))
         prices = np.where(prices <= motion.gate_squared, prices, _FAR)
-        rows, columns = linear_sum_assignment(prices)
-        partner = {
-            int(i): int(j) for i, j in zip(rows, columns) if prices[i, j] < _FAR
-        }
-        found = {}
-        for i, pose in enumerate(poses):
-            if i in partner:
-                track = tracks[partner[i]]
-                moved = corrected(track.motion, *twins[i][partner[i]], motion)
-                found[i] = replace(track, motion=moved, seen_ns=stamp_ns, pose=pose)
-            else:
-                start = first_seen(pose.T_cam_obj, pose.covariance, motion)
-                found[i] = Track(pose.object, self._number(pose.object), start, stamp_ns, pose)
-        return found
+        pairs = zip(*linear_sum_assignment(prices), strict=True)
+        partners = {int(i): int(j) for i, j in pairs if prices[i, j] < _FAR}
+        measured = [
+            twins[i][partners[i]] if i in partners else (pose.T_cam_obj, pose.covariance)
+            for i, pose in enumerate(poses)
+        ]
+        return partners, measured
 
-    def _number(self, name: str) -> int:
-        number = self._next_id.get(name, 0)
-        self._next_id[name] = number + 1
-        return number
+
+def _free(taken: set[int]) -> int:
+    return next(number for number in count() if number not in taken)
+
+
+def _nearest(track: Track, others: Sequence[Track]) -> int:
+    """Which of the others stands nearest to it."""
+    place = track.motion.T_cam_obj[:3, 3]
+    distances = [np.linalg.norm(each.motion.T_cam_obj[:3, 3] - place) for each in others]
+    return int(np.argmin(distances))

@@ -15,7 +15,11 @@ from ros_peer import CAMERA, FRAME, T_CAM_OBJ, camera_info
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from geometry_msgs.msg import (
+    PoseStamped,
+    PoseWithCovarianceStamped,
+    TwistWithCovarianceStamped,
+)
 from known_bundle import draw_scene
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -117,6 +121,7 @@ def robot(peer, nodes):
         (Detection3DArray, DETECTIONS),
         (PoseStamped, '/pose_node/dots/pose'),
         (PoseWithCovarianceStamped, '/pose_node/dots/pose_with_covariance'),
+        (TwistWithCovarianceStamped, '/pose_node/dots/twist'),
         (MarkerArray, '/pose_node/markers'),
         (DiagnosticArray, '/diagnostics'),
         (DiagnosticArray, '/pose_node/frame_stats'),
@@ -160,6 +165,10 @@ def test_a_pose_on_every_topic(robot):
         np.linalg.norm(matrix_of(detection.bbox.center)[:3, 3] - T[:3, 3]), 0.0, atol=0.05
     )
 
+    assert detection.id == 'dots'
+    twist = robot.heard('/pose_node/dots/twist', header).twist
+    assert np.isfinite([twist.twist.linear.x, twist.twist.angular.z]).all()
+    assert (np.diag(np.array(twist.covariance).reshape(6, 6)) > 0.0).all()
     assert robot.heard('/pose_node/dots/pose', header).pose == result.pose.pose
     assert robot.heard('/pose_node/dots/pose_with_covariance', header).pose == result.pose
     (transform,) = robot.heard_list('/tf', 'transforms', header)
@@ -328,9 +337,10 @@ def test_compressed_pictures_all_in_order(peer, every):
     assert peer.spin_until(lambda: len(peer.heard['/every/detections']) >= 30, 30.0), every.log
     answers = peer.heard['/every/detections']
     assert [each.header.stamp for each in answers] == [header.stamp for header in headers]
-    first = answers[0].detections[0].results[0].pose
-    assert_near_truth(matrix_of(first.pose))
-    assert all(each.detections[0].results[0].pose == first for each in answers)
+    for each in answers:
+        (detection,) = each.detections
+        assert detection.id == 'dots'
+        assert_near_truth(matrix_of(detection.results[0].pose.pose))
 
 
 def test_a_publisher_that_does_not_fit_is_named_with_the_remedy(peer, every):

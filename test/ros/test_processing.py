@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,11 +16,16 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray
 
 from pose_node.core.errors import PoseNodeError
+from pose_node.core.geometry import make_pose
+from pose_node.core.pnp import PnpStatus
+from pose_node.core.symmetry import Symmetries
 from pose_node.ros.health import Health, Level
 from pose_node.ros.intake import Frame, Intake
 from pose_node.ros.parameters import Parameters
 from pose_node.ros.pictures import encode_image
 from pose_node.ros.processing import Processor, Worker
+from pose_node.runtime.preprocess import Region
+from pose_node.runtime.results import FrameResult, nothing
 
 PICTURE = np.full((4, 6, 3), 50, np.uint8)
 
@@ -30,8 +36,9 @@ class Outputs:
     def __init__(self):
         self.answers, self.stats, self.overlays = [], [], []
 
-    def publish(self, header, poses, parameters):
+    def publish(self, header, poses, parameters, tracks=()):
         self.answers.append((header, tuple(poses)))
+        self.tracks = list(tracks)
 
     def publish_stats(self, header, values):
         self.stats.append(values)
@@ -58,7 +65,7 @@ class World:
         self.outputs, self.logger, self.health = Outputs(), Logger(), Health()
         self.looked_at = []
         self.found = ('a pose',)
-        spec = SimpleNamespace(name='mug')
+        spec = SimpleNamespace(name='mug', symmetries=Symmetries.none())
         self.bundle = SimpleNamespace(
             objects=(spec,), pose_network=SimpleNamespace(objects=('mug',))
         )
@@ -67,14 +74,19 @@ class World:
             cameras=self,
             outputs=self.outputs,
             health=self.health,
-            parameters=Parameters(**parameters),
+            parameters=Parameters(**{'track': False, **parameters}),
             clock=SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=5_000_000)),
             logger=self.logger,
         )
 
-    def __call__(self, picture, camera, stamp_ns, regions):
+    def __call__(self, picture, camera, stamp_ns, regions, tracked=()):
         self.looked_at.append((camera, stamp_ns, regions))
-        return SimpleNamespace(poses=self.found, stage_ms={'decode': 2.0, 'pnp': 1.0})
+        self.tracked = list(tracked)
+        times = {'decode': 2.0, 'pnp': 1.0}
+        return FrameResult(self.found, (), (), times) if self.found is not None else None
+
+    def region_at(self, name, T_cam_obj, camera):
+        return Region(name, tuple(T_cam_obj[:2, 3]), (2.0, 2.0))
 
     def find(self, frame_id, stamp_ns, size):
         return frame_id, size
@@ -82,11 +94,11 @@ class World:
     def wait(self, *_):
         pytest.fail('only a deterministic node waits')
 
-    def process(self, boxes=None, frame_id='camera', **changes):
+    def process(self, boxes=None, frame_id='camera', stamp_ns=3_000_000, **changes):
         message = encode_image(PICTURE, Image(header=Header(frame_id=frame_id)))
         for name, value in changes.items():
             setattr(message, name, value)
-        self.processor(Frame(message, stamp_ns=3_000_000, boxes=boxes))
+        self.processor(Frame(message, stamp_ns=stamp_ns, boxes=boxes))
         return self.outputs.answers[-1][1]
 
 
@@ -158,6 +170,82 @@ def test_pictures_without_a_frame_are_reported():
     world = World()
     assert world.process(frame_id='') == ('a pose',)
     assert 'frame_id' in world.logger.warnings[-1]
+
+
+def mug(x):
+    """The pose of a mug at x, as the estimator gives it."""
+    return replace(
+        nothing(Region('mug', (0.0, 0.0), (2.0, 2.0)), 4), status=PnpStatus.OK, score=0.9,
+        T_cam_obj=make_pose(np.eye(3), np.array([x, 0.0, 1.0])), covariance=1e-6 * np.eye(6),
+    )  # fmt: skip
+
+
+def steps(world, places, first_ns=0, step_ns=100_000_000):
+    """Pictures a tenth of a second apart; what was published of each, and where it looked."""
+    seen = []
+    for k, x in enumerate(places):
+        world.found = () if x is None else (mug(x),)
+        poses = world.process(stamp_ns=first_ns + k * step_ns)
+        seen.append((poses, world.looked_at[-1][2], world.tracked))
+    return seen
+
+
+def test_a_tracked_thing_is_looked_for_where_it_will_be():
+    """The locator is asked at first, every half second, and when the thing was not seen."""
+    world = World(track=True, locate_period=0.5)
+    places = [0.01 * k for k in range(8)]
+    seen = steps(world, [*places, None, 0.09, 0.10])
+    asked = [regions is None for _, regions, _ in seen]
+    assert asked == [True, *4 * [False], True, False, False, False, True, False]
+    assert [len(poses) for poses, _, _ in seen] == [1] * 8 + [0, 1, 1]
+    assert not seen[0][2]
+    for k in range(3, 11):
+        ((box,),) = (tracked for _, _, tracked in [seen[k]])
+        assert box.object == 'mug' and box.center_px[0] == pytest.approx(0.01 * k, abs=2e-3)
+    (track,) = world.outputs.tracks
+    np.testing.assert_allclose(track.motion.twist[0], 0.1, atol=0.02)
+    assert seen[-1][0][0].instance == 0
+    np.testing.assert_array_equal(seen[-1][0][0].T_cam_obj, track.motion.T_cam_obj)
+
+
+def test_a_bag_that_loops_begins_anew():
+    world = World(track=True)
+    steps(world, [0.01 * k for k in range(5)], first_ns=10**11)
+    ((pose,), regions, tracked) = steps(world, [0.0], first_ns=10**10)[0]
+    assert regions is None and not tracked
+    np.testing.assert_array_equal(pose.T_cam_obj, mug(0.0).T_cam_obj)
+
+
+def test_cameras_are_tracked_apart():
+    world = World(track=True)
+    for k in range(3):
+        world.found = (mug(0.0),)
+        world.process(frame_id='left', stamp_ns=k * 10**8)
+        assert bool(world.tracked) == (k > 0)
+        world.found = (mug(0.3),)
+        ((pose,)) = world.process(frame_id='right', stamp_ns=k * 10**8)
+        assert pose.instance == 0 and pose.T_cam_obj[0, 3] == pytest.approx(0.3)
+
+
+def test_boxes_from_outside_say_where_to_look_even_when_tracked():
+    world = World(track=True, use_detections=True)
+    box = Detection2D()
+    box.bbox.size_x = box.bbox.size_y = 2.0
+    world.found = (mug(0.0),)
+    for k in range(3):
+        world.process(boxes=Detection2DArray(detections=[box]), stamp_ns=k * 10**8)
+        assert len(world.looked_at[-1][2]) == 1 and not world.tracked
+    assert world.process(boxes=Detection2DArray(), stamp_ns=3 * 10**8)
+    assert world.looked_at[-1][2] == []
+
+
+def test_tracking_can_be_switched_while_running():
+    world = World(track=True)
+    steps(world, [0.0, 0.0])
+    world.processor.parameters = replace(world.processor.parameters, track=False)
+    (pose,), regions, tracked = steps(world, [0.2], first_ns=3 * 10**8)[0]
+    assert regions is None and not tracked and not world.outputs.tracks
+    np.testing.assert_array_equal(pose.T_cam_obj, mug(0.2).T_cam_obj)
 
 
 def test_the_worker_outlives_faults_and_stops_when_told():

@@ -328,3 +328,48 @@ def test_second_look_mends_a_crop_that_sits_badly(rng, bundle):
                 poses = result.poses + result.rejected
                 found.append(min(metrics.translation_error_m(p.T_cam_obj, T) for p in poses))
     assert np.mean(errors[0.02]) < 0.7 * np.mean(errors[1.0])
+
+
+def test_tracked_regions_are_looked_at_once_and_the_locator_need_not_be_asked(
+    rng, bundle, monkeypatch
+):
+    with PoseEstimator(bundle) as estimator:
+        T = random_pose(rng)
+        picture = draw_scene(PLAIN, T)
+        network, batches = estimator._network, []
+
+        def spy(inputs):
+            batches.append(len(inputs['picture']))
+            return network(inputs)
+
+        monkeypatch.setattr(estimator, '_network', spy)
+        monkeypatch.setattr(estimator, 'locator', lambda picture: pytest.fail('asked'))
+        fitting = estimator.region_at(OBJECT, T, PLAIN)
+        pose = only(estimator(picture, PLAIN, regions=(), tracked=[fitting]))
+        assert metrics.translation_error_m(pose.T_cam_obj, T) < 0.003
+        assert batches == [1] and pose.region == fitting
+        monkeypatch.undo()
+
+
+def test_what_the_locator_finds_again_is_looked_at_as_tracked(rng, estimator):
+    """Its box of the tracked thing is dropped; what is new is looked at twice, after it."""
+    poses = np.stack([random_pose(rng), random_pose(rng)])
+    poses[:, :3, 3] = [[-0.25, 0.0, 0.8], [0.2, 0.1, 0.7]]
+    fitting = estimator.region_at(OBJECT, poses[0], PLAIN)
+    strange = Region('whatever', (50.0, 50.0), (30.0, 30.0))
+    result = estimator(draw_scene(PLAIN, poses), PLAIN, tracked=[strange, fitting])
+    assert len(result.regions) == 2 and result.regions[0] == fitting
+    for T in poses:
+        errors = [metrics.translation_error_m(pose.T_cam_obj, T) for pose in result.poses]
+        assert min(errors) < 0.004
+
+
+def test_the_region_of_a_pose_is_the_box_of_its_keypoints(rng, estimator, bundle):
+    T = random_pose(rng)
+    points_px = PLAIN.project(bundle.objects[0].keypoints_obj_m @ T[:3, :3].T + T[:3, 3])
+    region = estimator.region_at(OBJECT, T, PLAIN)
+    np.testing.assert_allclose(region.center_px, (points_px.max(0) + points_px.min(0)) / 2)
+    np.testing.assert_allclose(region.size_px, np.ptp(points_px, axis=0))
+    behind = T.copy()
+    behind[2, 3] = -1.0
+    assert estimator.region_at(OBJECT, behind, PLAIN) is None

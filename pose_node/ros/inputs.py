@@ -24,6 +24,8 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .cameras import Cameras
     from .parameters import Parameters
 
@@ -35,12 +37,20 @@ class Inputs:
     """The subscriptions of an active node."""
 
     def __init__(
-        self, node: Any, parameters: Parameters, intake: Intake, cameras: Cameras, health: Health
+        self,
+        node: Any,
+        parameters: Parameters,
+        intake: Intake,
+        cameras: Cameras,
+        health: Health,
+        admit: Callable[[], bool],
     ) -> None:
+        """admit: asked at every picture whether it is to be processed."""
         self._node = node
         self._intake = intake
         self._cameras = cameras
         self._health = health
+        self._admit = admit
         self._transport = parameters.image_transport
         self._reliable = parameters.deterministic
         compressed = self._transport == 'compressed'
@@ -80,6 +90,9 @@ class Inputs:
 
     def _on_picture(self, message: Any) -> None:
         self._health.arrived()
+        if not self._admit():
+            self._health.dropped('paused')
+            return
         self._intake.put(Frame(message, stamp_ns(message.header.stamp)))
 
     def _on_camera_info(self, message: Any) -> None:

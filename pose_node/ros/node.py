@@ -29,6 +29,7 @@ from .intake import Intake
 from .messages import camera_of
 from .outputs import Outputs
 from .processing import Processor, Worker
+from .services import Services
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +61,7 @@ class PoseNode(LifecycleNode):
         self._worker: Worker | None = None
         self._failure = ''  # why the last transition failed
         parameter_rules.declare(self)
+        self._own_services = Services(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._diagnostics = self.create_publisher(
             DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
@@ -176,15 +178,21 @@ class PoseNode(LifecycleNode):
             parameters=parameters,
             clock=self.get_clock(),
             logger=self.get_logger(),
+            answered=self._own_services.answered,
         )
+        self._own_services.timeout_s = parameters.picture_timeout
+        self._own_services.open()
         self._worker = Worker(self._intake, self._processor, self.get_logger())
-        self._inputs = Inputs(self, parameters, self._intake, self._cameras, self._health)
+        self._inputs = Inputs(
+            self, parameters, self._intake, self._cameras, self._health, self._own_services.admit
+        )
         order = 'every picture in order' if parameters.deterministic else 'the newest picture'
         self.get_logger().info(f'Active: {order} of {self._inputs.picture_topic}.')
 
     def _stop(self) -> None:
         inputs, worker = self._inputs, self._worker
         self._inputs = self._worker = self._intake = self._cameras = self._processor = None
+        self._own_services.close()
         if inputs is not None:
             inputs.destroy()
         if worker is not None and not worker.stop():
@@ -215,6 +223,7 @@ class PoseNode(LifecycleNode):
     def _apply(self, parameters: Parameters) -> None:
         """Let live parameters take effect from the next picture on."""
         self.parameters = parameters
+        self._own_services.timeout_s = parameters.picture_timeout
         if self._processor is not None:
             self._processor.parameters = parameters
         if self._estimator is not None:
@@ -281,7 +290,7 @@ class PoseNode(LifecycleNode):
 
     def _state(self) -> str:
         if self._inputs is not None:
-            return 'active'
+            return 'paused' if self._own_services.paused else 'active'
         return 'inactive' if self.parameters is not None else 'unconfigured'
 
 

@@ -67,6 +67,15 @@ class Parameters:
         'Process every picture, in order, over reliable topics, for bags and evaluation; '
         'false: the newest picture wins.',
     )
+    max_age: float = _parameter(
+        0.0,
+        'Pictures older than this when their turn comes are dropped, unless deterministic; '
+        '0: none is too old.',
+        unit='s',
+        low=0.0,
+        high=3600.0,
+        live=True,
+    )
     max_backlog: int = _parameter(
         2000,
         'How many pictures may wait when deterministic; more are lost, and reported.',

@@ -20,8 +20,10 @@ from .pictures import decode_compressed, decode_image
 from .tracking import Tracks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from pose_node.runtime.estimator import PoseEstimator
-    from pose_node.runtime.results import FrameResult
+    from pose_node.runtime.results import FrameResult, ObjectPose
     from pose_node.runtime.track import Track
 
     from .cameras import Cameras
@@ -44,7 +46,8 @@ class _Refusal(Exception):
 class Processor:
     """Processes pictures, one at a time.
 
-    parameters: replaced by the node when a live one changes.
+    parameters: replaced by the node when a live one changes. answered: told of every picture when
+    it came, whether something was found, and what, in words.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Processor:
         parameters: Parameters,
         clock: Any,
         logger: Any,
+        answered: Callable[[float, bool, str], None] = lambda arrival, found, sentence: None,
     ) -> None:
         self.parameters = parameters
         self._estimator = estimator
@@ -65,15 +69,18 @@ class Processor:
         self._health = health
         self._clock = clock
         self._logger = logger
+        self._answered = answered
         self._tracks = Tracks({o.name: o.symmetries for o in estimator.bundle.objects})
 
     def __call__(self, frame: Frame) -> None:
         """Answer one picture; raises nothing that a picture can cause."""
         header = frame.message.header
         try:
-            self._process(frame)
+            if not self._is_too_old(frame):
+                self._process(frame)
         except _Refusal as refusal:
             self._refuse(header, refusal.task, str(refusal))
+            self._answered(frame.arrival, False, str(refusal))
         except Exception as error:  # noqa: BLE001 - one bad picture must not end the node
             self._logger.error(traceback.format_exc(), throttle_duration_sec=10.0)
             self._refuse(
@@ -82,6 +89,7 @@ class Processor:
                 f'A picture made the estimator fail ({type(error).__name__}: {error}); '
                 'the traceback is in the log, please report it.',
             )
+            self._answered(frame.arrival, False, f'The estimator failed: {error}')
 
     def _process(self, frame: Frame) -> None:
         parameters, header = self.parameters, frame.message.header
@@ -105,6 +113,7 @@ class Processor:
         estimated = time.perf_counter()
         self._outputs.publish(header, result.poses, parameters, tracks)
         published = time.perf_counter()
+        self._answered(frame.arrival, bool(result.poses), _in_words(result.poses))
 
         stages = {'heatmaps' if k == 'decode' else k: v for k, v in result.stage_ms.items()}
         times = {
@@ -119,6 +128,21 @@ class Processor:
         self._health.processed(times)
         self._outputs.publish_stats(header, times)
         self._outputs.publish_overlay(header, picture, camera, result)
+
+    def _is_too_old(self, frame: Frame) -> bool:
+        """Dropped without an answer: an empty one would say that nothing is there now."""
+        limit_s = self.parameters.max_age
+        age_s = (self._clock.now().nanoseconds - frame.stamp_ns) / 1e9
+        if limit_s == 0.0 or self.parameters.deterministic or age_s <= limit_s:
+            return False
+        self._health.dropped('too old')
+        self._complain(
+            'pictures',
+            f'Pictures are {age_s:.1f} s old when their turn comes, and max_age is {limit_s:g} s; '
+            'set the clocks of camera and robot alike, or raise max_age.',
+            Level.WARN,
+        )
+        return True
 
     def _estimate(
         self, frame: Frame, picture: Any, camera: Any, regions: Any
@@ -190,6 +214,15 @@ class Processor:
             self._logger.warning(sentence)
         else:
             self._logger.error(sentence)
+
+
+def _in_words(poses: Sequence[ObjectPose]) -> str:
+    places = [
+        f'{messages.frame_name(pose)} at {" ".join(f"{x:.3f}" for x in pose.T_cam_obj[:3, 3])} m '
+        f'(score {pose.score:.2f})'
+        for pose in poses
+    ]
+    return '; '.join(places) or 'nothing found'
 
 
 class Worker:

@@ -30,6 +30,17 @@ from pose_node.runtime.results import FrameResult, nothing
 PICTURE = np.full((4, 6, 3), 50, np.uint8)
 
 
+def mug(x):
+    """The pose of a mug at x, as the estimator gives it."""
+    return replace(
+        nothing(Region('mug', (0.0, 0.0), (2.0, 2.0)), 4), status=PnpStatus.OK, score=0.9,
+        T_cam_obj=make_pose(np.eye(3), np.array([x, 0.0, 1.0])), covariance=1e-6 * np.eye(6),
+    )  # fmt: skip
+
+
+POSE = mug(0.0)
+
+
 class Outputs:
     """Keeps what would be published."""
 
@@ -64,7 +75,7 @@ class World:
     def __init__(self, **parameters):
         self.outputs, self.logger, self.health = Outputs(), Logger(), Health()
         self.looked_at = []
-        self.found = ('a pose',)
+        self.found = (POSE,)
         spec = SimpleNamespace(name='mug', symmetries=Symmetries.none())
         self.bundle = SimpleNamespace(
             objects=(spec,), pose_network=SimpleNamespace(objects=('mug',))
@@ -104,7 +115,7 @@ class World:
 
 def test_a_good_picture_is_answered_with_its_poses_and_times():
     world = World()
-    assert world.process() == ('a pose',)
+    assert world.process() == (POSE,)
     assert world.looked_at == [(('camera', (6, 4)), 3_000_000, None)]
     (stats,) = world.outputs.stats
     assert stats['heatmaps'] == 2.0  # the network's maps; `decode` is the picture's
@@ -123,7 +134,7 @@ def test_a_bad_picture_is_answered_once_with_nothing():
     snapshot = world.health.snapshot()
     assert snapshot.refused == {'pictures': 2}
     assert snapshot.standing['pictures'].level == Level.ERROR
-    assert world.process() == ('a pose',)
+    assert world.process() == (POSE,)
 
 
 def test_a_fault_in_the_estimator_does_not_end_the_node():
@@ -156,28 +167,34 @@ def test_boxes_are_looked_into():
     world = World(use_detections=True)
     box = Detection2D()
     box.bbox.size_x = box.bbox.size_y = 2.0
-    assert world.process(boxes=Detection2DArray(detections=[box])) == ('a pose',)
+    assert world.process(boxes=Detection2DArray(detections=[box])) == (POSE,)
     ((_, _, (region,)),) = world.looked_at
     assert (region.object, region.size_px) == ('mug', (2.0, 2.0))
     assert world.process(boxes=None) == ()
     assert 'detections_2d' in world.logger.errors[-1]
     broken = Detection2D()
-    assert world.process(boxes=Detection2DArray(detections=[broken])) == ('a pose',)
+    assert world.process(boxes=Detection2DArray(detections=[broken])) == (POSE,)
     assert 'without size' in world.logger.warnings[-1]
+
+
+def test_old_pictures_are_dropped_and_counted():
+    """The clock stands at 5 ms."""
+    world = World(max_age=1e-3)
+    assert world.process(stamp_ns=4_500_000) == (POSE,)
+    world.process(stamp_ns=3_000_000)
+    assert len(world.outputs.answers) == 1
+    assert world.health.snapshot().dropped == {'too old': 1}
+    assert 'raise max_age' in world.logger.warnings[-1]
+    for parameters in ({'max_age': 0.0}, {'max_age': 1e-3, 'deterministic': True}):
+        world = World(**parameters)
+        world.wait = lambda *_: None
+        assert world.process(stamp_ns=0) == (POSE,)
 
 
 def test_pictures_without_a_frame_are_reported():
     world = World()
-    assert world.process(frame_id='') == ('a pose',)
+    assert world.process(frame_id='') == (POSE,)
     assert 'frame_id' in world.logger.warnings[-1]
-
-
-def mug(x):
-    """The pose of a mug at x, as the estimator gives it."""
-    return replace(
-        nothing(Region('mug', (0.0, 0.0), (2.0, 2.0)), 4), status=PnpStatus.OK, score=0.9,
-        T_cam_obj=make_pose(np.eye(3), np.array([x, 0.0, 1.0])), covariance=1e-6 * np.eye(6),
-    )  # fmt: skip
 
 
 def steps(world, places, first_ns=0, step_ns=100_000_000):

@@ -31,7 +31,7 @@ class Facts:
 
 
 def diagnostics(node_name: str, stamp: Any, snapshot: Snapshot, facts: Facts) -> DiagnosticArray:
-    """One status a task: pictures, camera_info, boxes (if used), estimator."""
+    """One status a task: pictures, camera_info, estimator; boxes if used, transforms if wrong."""
     counts = {
         'received': snapshot.arrived,
         'received per second': f'{snapshot.arrived_hz:.1f}',
@@ -67,6 +67,8 @@ def diagnostics(node_name: str, stamp: Any, snapshot: Snapshot, facts: Facts) ->
             {'state': facts.state, 'bundle': facts.bundle, 'backend': facts.backend, **stages},
         ),
     }
+    if 'transforms' in snapshot.standing:
+        tasks['transforms'] = ('', {})
     if facts.use_detections:
         tasks['boxes'] = ('used', {})
     message = DiagnosticArray()

@@ -17,11 +17,9 @@ from geometry_msgs.msg import (
     PoseWithCovariance,
     PoseWithCovarianceStamped,
     Quaternion,
-    TransformStamped,
     TwistWithCovarianceStamped,
     Vector3,
 )
-from tf2_msgs.msg import TFMessage
 from transforms3d.quaternions import mat2quat, quat2mat
 from vision_msgs.msg import (
     BoundingBox3D,
@@ -85,29 +83,32 @@ def pose_with_covariance_stamped(header: Any, pose: ObjectPose) -> PoseWithCovar
     return PoseWithCovarianceStamped(header=header, pose=pose_with_covariance(pose))
 
 
-def twist_stamped(header: Any, track: Track) -> TwistWithCovarianceStamped:
+def twist_stamped(
+    header: Any, track: Track, R_header_cam: np.ndarray
+) -> TwistWithCovarianceStamped:
     """How a tracked thing moves relative to the camera, in the axes of the header's frame; the
     linear part is that of the object's origin.
     """
     message = TwistWithCovarianceStamped(header=header)
-    vx, vy, vz, wx, wy, wz = (float(value) for value in track.motion.twist)
+    turn = np.kron(np.eye(2), R_header_cam)
+    vx, vy, vz, wx, wy, wz = (float(value) for value in turn @ track.motion.twist)
     message.twist.twist.linear = Vector3(x=vx, y=vy, z=vz)
     message.twist.twist.angular = Vector3(x=wx, y=wy, z=wz)
-    covariance = np.ascontiguousarray(track.motion.twist_covariance, np.float64)
-    message.twist.covariance = covariance.ravel()
+    covariance = turn @ track.motion.twist_covariance @ turn.T
+    message.twist.covariance = covariance.astype(np.float64).ravel()
     return message
 
 
 def detections(
-    header: Any, poses: Sequence[ObjectPose], bundle: Bundle, *, tracked: bool = False
+    header: Any, poses: Sequence[ObjectPose], bundle: Bundle, ids: Sequence[str] = ()
 ) -> Detection3DArray:
     """One Detection3D per pose. `pose` is that of the object frame, `bbox` that of the box.
 
-    `id` is the object's TF frame when tracked; else it stays empty, because it would promise that
-    an object keeps it from picture to picture.
+    ids: of things that are tracked; else `id` stays empty, because it would promise that an object
+    keeps it from picture to picture.
     """
     message = Detection3DArray(header=header)
-    for pose in poses:
+    for i, pose in enumerate(poses):
         low, high = bundle.object(pose.object).bounds_obj_m
         center = pose.T_cam_obj.copy()
         center[:3, 3] = apply(pose.T_cam_obj, 0.5 * (low + high)[None])[0]
@@ -116,7 +117,7 @@ def detections(
         message.detections.append(
             Detection3D(
                 header=header,
-                id=frame_name(pose) if tracked else '',
+                id=ids[i] if ids else '',
                 results=[
                     ObjectHypothesisWithPose(
                         hypothesis=hypothesis, pose=pose_with_covariance(pose)
@@ -127,23 +128,6 @@ def detections(
                 ),
             )
         )
-    return message
-
-
-def frame_name(pose: ObjectPose) -> str:
-    """The TF frame of an object: its name, numbered from the second of its kind on."""
-    return pose.object if pose.instance == 0 else f'{pose.object}_{pose.instance}'
-
-
-def transforms(header: Any, poses: Sequence[ObjectPose]) -> TFMessage:
-    """From the camera's optical frame to every object."""
-    message = TFMessage()
-    for pose in poses:
-        transform = TransformStamped(header=header, child_frame_id=frame_name(pose))
-        x, y, z = (float(value) for value in pose.T_cam_obj[:3, 3])
-        transform.transform.translation = Vector3(x=x, y=y, z=z)
-        transform.transform.rotation = quaternion_message(pose.T_cam_obj[:3, :3])
-        message.transforms.append(transform)
     return message
 
 
@@ -205,7 +189,6 @@ def _upright_size(width: float, height: float, theta: float) -> tuple[float, flo
 __all__ = [
     'camera_of',
     'detections',
-    'frame_name',
     'matrix_of',
     'pose_message',
     'pose_stamped',
@@ -214,6 +197,5 @@ __all__ = [
     'quaternion_message',
     'regions_of',
     'stamp_ns',
-    'transforms',
     'twist_stamped',
 ]

@@ -23,6 +23,7 @@ from . import parameters as parameter_rules
 from .cameras import Cameras
 from .diagnostics import Facts, diagnostics
 from .environment import default_bundle
+from .frames import TargetFrame
 from .health import Health, Level
 from .inputs import Inputs, picture_topics
 from .intake import Intake
@@ -54,6 +55,7 @@ class PoseNode(LifecycleNode):
         self._health = Health()
         self._estimator: PoseEstimator | None = None
         self._outputs: Outputs | None = None
+        self._target: TargetFrame | None = None
         self._intake: Intake | None = None
         self._cameras: Cameras | None = None
         self._inputs: Inputs | None = None
@@ -144,6 +146,7 @@ class PoseNode(LifecycleNode):
                 f'Bundle {estimator.bundle.name!r} has no locator; set use_detections and '
                 'publish 2D boxes on detections_2d.'
             )
+        self._target = TargetFrame(self, parameters.target_frame)
         self._outputs = Outputs(self, estimator.bundle, keep_all=parameters.deterministic)
         self.parameters = parameters
         names = ', '.join(each.name for each in estimator.bundle.objects)
@@ -154,7 +157,8 @@ class PoseNode(LifecycleNode):
 
     def _activate(self) -> None:
         parameters, estimator, outputs = self.parameters, self._estimator, self._outputs
-        if parameters is None or estimator is None or outputs is None:
+        target = self._target
+        if parameters is None or estimator is None or outputs is None or target is None:
             raise PoseNodeError('the node is not configured; configure it first.')
         self._health.reset()
         self._intake = Intake(
@@ -174,6 +178,7 @@ class PoseNode(LifecycleNode):
             estimator=estimator,
             cameras=self._cameras,
             outputs=outputs,
+            target=target,
             health=self._health,
             parameters=parameters,
             clock=self.get_clock(),
@@ -199,8 +204,10 @@ class PoseNode(LifecycleNode):
             raise PoseNodeError('the networks have not answered for 10 s; restart the node.')
 
     def _release(self) -> None:
-        outputs, estimator = self._outputs, self._estimator
-        self._outputs = self._estimator = self.parameters = None
+        outputs, estimator, target = self._outputs, self._estimator, self._target
+        self._outputs = self._estimator = self._target = self.parameters = None
+        if target is not None:
+            target.close()
         if outputs is not None:
             outputs.destroy()
         if estimator is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import (
     PoseStamped,
@@ -21,13 +22,13 @@ from pose_node.runtime.draw import draw
 
 from . import messages
 from .diagnostics import frame_stats
+from .frames import Frames
 from .markers import Markers
+from .names import frame_name
 from .pictures import encode_image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import numpy as np
 
     from pose_node.core.bundle import Bundle
     from pose_node.core.camera import Camera
@@ -47,6 +48,7 @@ class Outputs:
         self._node = node
         self._bundle = bundle
         self._markers = Markers(bundle)
+        self._frames = Frames()
         depth = 1000 if keep_all else 10
         self._publishers: list[Any] = []
         self._detections = self._publisher(Detection3DArray, '~/detections', depth)
@@ -71,28 +73,32 @@ class Outputs:
         poses: Sequence[ObjectPose],
         parameters: Parameters,
         tracks: Sequence[Track] = (),
-    ) -> None:
-        """What was found in a picture, or that nothing was; tracks: the poses' own, where things
-        are tracked.
+        R_header_cam: np.ndarray | None = None,
+    ) -> str:
+        """What was found in a picture, or that nothing was; returns what is wrong with transforms
+        that were not sent. tracks: the poses' own, where things are tracked; R_header_cam (3, 3)
+        turns the camera's axes to the header's.
 
         Transforms go first: who is woken by the detections finds them there. All is made before
         any is sent, so that a picture is never answered twice.
         """
-        detections = messages.detections(header, poses, self._bundle, tracked=bool(tracks))
+        R = np.eye(3) if R_header_cam is None else R_header_cam
+        ids = [frame_name(pose, parameters.child_frame) for pose in poses] if tracks else []
+        detections = messages.detections(header, poses, self._bundle, ids)
         markers = self._markers.update(header, poses, parameters.marker_lifetime)
-        transforms = messages.transforms(header, poses)
+        transforms, wrong = self._frames.transforms(header, poses, parameters)
         # Of its kind; the array has all.
         first = {p.object: i for i, p in sorted(enumerate(poses), key=lambda x: -x[1].instance)}
         alone = {
             name: [
                 messages.pose_stamped(header, poses[i]),
                 messages.pose_with_covariance_stamped(header, poses[i]),
-                *([messages.twist_stamped(header, tracks[i])] if tracks else []),
+                *([messages.twist_stamped(header, tracks[i], R)] if tracks else []),
             ]
             for name, i in first.items()
         }
 
-        if parameters.publish_tf and poses and header.frame_id:
+        if transforms.transforms:
             self._tf.publish(transforms)
         for name, made in alone.items():
             for publisher, message in zip(self._poses[name], made):
@@ -100,6 +106,7 @@ class Outputs:
         self._detections.publish(detections)
         if markers.markers:
             self._marker_array.publish(markers)
+        return wrong
 
     def publish_overlay(
         self, header: Any, picture: np.ndarray, camera: Camera, result: FrameResult

@@ -11,6 +11,8 @@ from typing import Any
 from pose_node.core.errors import PoseNodeError
 from pose_node.runtime.backends import BACKENDS
 
+from .names import check_template
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -130,6 +132,22 @@ class Parameters:
     publish_tf: bool = _parameter(
         True, 'Send the transform from the camera optical frame to each object.', live=True
     )
+    child_frame: str = _parameter(
+        '{class}',
+        'TF frame of an object; {class} is its name, {id} its number. Without {id} the first of '
+        'its kind has none, and the others _1, _2 and so on.',
+    )
+    target_frame: str = _parameter(
+        '',
+        'Frame that poses, transforms and markers are told in, looked up in TF at the stamp of '
+        "the picture; empty: the camera's.",
+    )
+    invert_tf: bool = _parameter(
+        False, 'Send the transform from the object to the camera instead; for one object only.'
+    )
+    hold_tf: bool = _parameter(
+        False, 'Go on sending the last transform of what is not seen; false: send none.'
+    )
     marker_lifetime: float = _parameter(
         1.0,
         'How long rviz shows a marker that is not renewed.',
@@ -166,6 +184,20 @@ def defaults() -> dict[str, Any]:
     return {each.name: each.default for each in fields(Parameters)}
 
 
+def markdown() -> str:
+    """The parameters as a table for people."""
+    rows = ['| parameter | default | | |', '| --- | --- | --- | --- |']
+    for name, rule in rules().items():
+        default = defaults()[name]
+        shown = str(default).lower() if isinstance(default, bool) else str(default)
+        limits = rule.limits().replace('|', 'or')
+        when = 'live' if rule.live else 'at start' if rule.read_only else 'at configure'
+        rows.append(
+            f'| `{name}` | {f"`{shown}`" if shown else ""} | {limits} | {rule.meaning} ({when}) |'
+        )
+    return '\n'.join(rows)
+
+
 def declare(node: Any) -> None:
     """Declare all parameters on `node`; raises PoseNodeError for an override that is no good."""
     from rclpy.exceptions import ParameterException
@@ -185,6 +217,8 @@ def read(node: Any) -> Parameters:
     values = {each.name: node.get_parameter(each.name).value for each in fields(Parameters)}
     for name, value in values.items():
         check_choice(name, value)
+        if name == 'child_frame':
+            check_template(value)
     return Parameters(**values)
 
 
@@ -201,6 +235,8 @@ def refusal(name: str, value: Any, configured: bool) -> str:
     """Why parameter `name` cannot be set to `value` now; '' when it can."""
     try:
         check_choice(name, value)
+        if name == 'child_frame':
+            check_template(value)
     except PoseNodeError as error:
         return str(error)
     rule = rules().get(name)
@@ -241,4 +277,4 @@ def _descriptor(each: Field[Any]) -> Any:
     return descriptor
 
 
-__all__ = ['Parameters', 'Rule', 'declare', 'defaults', 'read', 'refusal', 'rules']
+__all__ = ['Parameters', 'Rule', 'declare', 'defaults', 'markdown', 'read', 'refusal', 'rules']

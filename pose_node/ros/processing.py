@@ -16,6 +16,7 @@ from pose_node.core.errors import PoseNodeError
 
 from . import messages
 from .health import Health, Level
+from .names import frame_name
 from .pictures import decode_compressed, decode_image
 from .tracking import Tracks
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pose_node.runtime.track import Track
 
     from .cameras import Cameras
+    from .frames import TargetFrame
     from .intake import Frame, Intake
     from .outputs import Outputs
     from .parameters import Parameters
@@ -56,6 +58,7 @@ class Processor:
         estimator: PoseEstimator,
         cameras: Cameras,
         outputs: Outputs,
+        target: TargetFrame,
         health: Health,
         parameters: Parameters,
         clock: Any,
@@ -66,6 +69,7 @@ class Processor:
         self._estimator = estimator
         self._cameras = cameras
         self._outputs = outputs
+        self._target = target
         self._health = health
         self._clock = clock
         self._logger = logger
@@ -111,9 +115,15 @@ class Processor:
                 Level.WARN,
             )
         estimated = time.perf_counter()
-        self._outputs.publish(header, result.poses, parameters, tracks)
+        try:
+            told, R_told_cam, poses = self._target.told(header, result.poses)
+        except PoseNodeError as error:
+            raise _Refusal('transforms', str(error)) from None
+        wrong = self._outputs.publish(told, poses, parameters, tracks, R_told_cam)
+        if wrong:
+            self._complain('transforms', wrong, Level.WARN)
         published = time.perf_counter()
-        self._answered(frame.arrival, bool(result.poses), _in_words(result.poses))
+        self._answered(frame.arrival, bool(result.poses), _in_words(told, poses))
 
         stages = {'heatmaps' if k == 'decode' else k: v for k, v in result.stage_ms.items()}
         times = {
@@ -216,10 +226,10 @@ class Processor:
             self._logger.error(sentence)
 
 
-def _in_words(poses: Sequence[ObjectPose]) -> str:
+def _in_words(header: Any, poses: Sequence[ObjectPose]) -> str:
     places = [
-        f'{messages.frame_name(pose)} at {" ".join(f"{x:.3f}" for x in pose.T_cam_obj[:3, 3])} m '
-        f'(score {pose.score:.2f})'
+        f'{frame_name(pose)} at {" ".join(f"{x:.3f}" for x in pose.T_cam_obj[:3, 3])} m in '
+        f'{header.frame_id} (score {pose.score:.2f})'
         for pose in poses
     ]
     return '; '.join(places) or 'nothing found'

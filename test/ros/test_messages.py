@@ -112,15 +112,6 @@ def test_detection_has_the_header_class_score_and_box():
     assert messages.detections(header, (), bundle('mug')).detections == []
 
 
-def test_transforms_are_named_after_object_and_instance():
-    T = make_pose(np.eye(3), np.array([0.1, 0.2, 0.3]))
-    poses = [found(T, np.eye(6)), found(T, np.eye(6), instance=1)]
-    message = messages.transforms(Header(frame_id='camera'), poses)
-    assert [each.child_frame_id for each in message.transforms] == ['mug', 'mug_1']
-    assert {each.header.frame_id for each in message.transforms} == {'camera'}
-    np.testing.assert_allclose(messages.matrix_of(message.transforms[0].transform), T)
-
-
 def info(**fields) -> CameraInfo:
     values = {
         'width': 640,

@@ -21,6 +21,10 @@ def test_yaml_lists_every_parameter_with_its_default():
         assert type(value) is type(parameters.defaults()[name]), name
 
 
+def test_the_reference_page_lists_them_as_they_are_declared():
+    assert parameters.markdown() in (YAML.parents[1] / 'doc' / 'node.md').read_text()
+
+
 @pytest.mark.parametrize('name', parameters.rules())
 def test_yaml_comment_gives_limits_meaning_and_when_it_may_change(name):
     above, _, _ = YAML.read_text().partition(f'\n    {name}:')

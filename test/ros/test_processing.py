@@ -19,6 +19,7 @@ from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import make_pose
 from pose_node.core.pnp import PnpStatus
 from pose_node.core.symmetry import Symmetries
+from pose_node.ros.frames import TargetFrame
 from pose_node.ros.health import Health, Level
 from pose_node.ros.intake import Frame, Intake
 from pose_node.ros.parameters import Parameters
@@ -46,10 +47,12 @@ class Outputs:
 
     def __init__(self):
         self.answers, self.stats, self.overlays = [], [], []
+        self.wrong = ''
 
-    def publish(self, header, poses, parameters, tracks=()):
+    def publish(self, header, poses, parameters, tracks=(), R_header_cam=None):
         self.answers.append((header, tuple(poses)))
         self.tracks = list(tracks)
+        return self.wrong
 
     def publish_stats(self, header, values):
         self.stats.append(values)
@@ -84,6 +87,7 @@ class World:
             estimator=self,
             cameras=self,
             outputs=self.outputs,
+            target=TargetFrame(None, ''),
             health=self.health,
             parameters=Parameters(**{'track': False, **parameters}),
             clock=SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=5_000_000)),
@@ -175,6 +179,21 @@ def test_boxes_are_looked_into():
     broken = Detection2D()
     assert world.process(boxes=Detection2DArray(detections=[broken])) == (POSE,)
     assert 'without size' in world.logger.warnings[-1]
+
+
+def test_transforms_that_are_wrong_and_frames_that_are_not_known_are_reported(monkeypatch):
+    world = World()
+    world.outputs.wrong = 'mug hangs from left already'
+    assert world.process() == (POSE,)
+    assert world.logger.warnings == ['mug hangs from left already']
+    assert world.health.snapshot().standing['transforms'].level == Level.WARN
+
+    def told(header, poses):
+        raise PoseNodeError('tf knows no way')
+
+    monkeypatch.setattr(world.processor, '_target', SimpleNamespace(told=told))
+    assert world.process() == ()
+    assert world.health.snapshot().refused == {'transforms': 1}
 
 
 def test_old_pictures_are_dropped_and_counted():

@@ -58,7 +58,10 @@ class Camera:
                 f'{" or ".join(map(str, counts))} finite numbers; calibrate the camera again.'
             )
         if min(self.size) < 1:
-            raise PoseNodeError(f'The picture is {self.size} px large, wanted at least one pixel.')
+            raise PoseNodeError(
+                f'The picture is {self.size} px large, wanted at least one pixel; look at the '
+                'binning and roi of CameraInfo.'
+            )
 
     @classmethod
     def from_calibration(

@@ -28,7 +28,7 @@ class MotionOptions:
     angular_acceleration: float = 0.9  # rad / s²
     speed: float = 0.5  # m / s of a thing that is first seen, standard deviation
     angular_speed: float = 1.0  # rad / s
-    correlation: float = 0.1  # of the errors of successive measurements
+    correlation: float = 0.2  # of the errors of successive measurements
     gate_squared: float = 22.5  # squared sigmas of a measurement: chi2(6) at 0.999
 
 

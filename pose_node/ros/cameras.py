@@ -19,6 +19,9 @@ from pose_node.core.errors import PoseNodeError
 # Cameras kept ready: an unchanging CameraInfo is converted once.
 _READY = 8
 
+# Frames whose CameraInfo is kept: a robot has fewer, and a sender gone wild must not fill memory.
+_FRAMES = 64
+
 ToCamera = Callable[[Any, tuple[int, int]], Camera]
 
 
@@ -34,7 +37,7 @@ class Cameras:
         self._to_camera = to_camera
         self._topic = topic
         self._memory = memory
-        self._infos: dict[str, deque[tuple[int, Any]]] = {}
+        self._infos: OrderedDict[str, deque[tuple[int, Any]]] = OrderedDict()
         self._ready: OrderedDict[tuple, Camera] = OrderedDict()
         self._changed = threading.Condition()
         self._synchronised = False  # the last picture waited for had a CameraInfo of its stamp
@@ -42,8 +45,12 @@ class Cameras:
     def put(self, stamp_ns: int, info: Any) -> None:
         """Add a CameraInfo."""
         with self._changed:
-            known = self._infos.setdefault(info.header.frame_id, deque(maxlen=self._memory))
+            frame_id = info.header.frame_id
+            known = self._infos.setdefault(frame_id, deque(maxlen=self._memory))
             known.append((stamp_ns, info))
+            self._infos.move_to_end(frame_id)
+            if len(self._infos) > _FRAMES:  # the one not heard of for longest
+                self._infos.popitem(last=False)
             self._changed.notify_all()
 
     @property

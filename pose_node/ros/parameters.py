@@ -98,7 +98,12 @@ class Parameters:
         "the bundle's locator.",
     )
     min_score: float = _parameter(
-        0.25, 'Poses with a lower score are not published.', low=0.0, high=1.0, live=True
+        0.5,
+        'Poses with a lower score are not published; the score is the chance that a pose is '
+        'right, as renders have it.',
+        low=0.0,
+        high=1.0,
+        live=True,
     )
     max_objects: int = _parameter(
         8, 'Regions looked at in one picture, the surest first.', low=1, high=256, live=True

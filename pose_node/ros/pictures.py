@@ -16,6 +16,8 @@ import numpy as np
 
 from pose_node.core.errors import PoseNodeError
 
+from .picture_files import claimed_size, is_cut_off
+
 # encoding: sample type, samples a pixel, OpenCV's conversion to RGB (None: it is RGB).
 # OpenCV names a Bayer pattern after the second pixel of the second row, ROS after the first of the
 # first: ROS "rggb" is OpenCV "BG".
@@ -52,6 +54,8 @@ _PACKED: dict[str, tuple[type, int, int | None]] = {
 _SEMI_PLANAR = {'nv12': cv2.COLOR_YUV2RGB_NV12, 'nv21': cv2.COLOR_YUV2RGB_NV21}
 _YUV = {'uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2', *_SEMI_PLANAR}
 
+# Of a compressed picture; a header may claim more than memory holds.
+_MOST_PIXELS = 2**26
 ENCODINGS = (*_PACKED, *_SEMI_PLANAR)
 
 
@@ -85,7 +89,7 @@ def decode_image(message: Any) -> np.ndarray:
 
 
 def decode_compressed(message: Any) -> np.ndarray:
-    """The picture of a sensor_msgs/CompressedImage (JPEG, PNG and what else OpenCV reads).
+    """The picture of a sensor_msgs/CompressedImage: JPEG or PNG.
 
     The EXIF orientation is ignored: CameraInfo describes the picture as the sensor read it.
     """
@@ -93,13 +97,23 @@ def decode_compressed(message: Any) -> np.ndarray:
     what = f'The compressed picture (format {message.format!r}, {data.size} bytes)'
     if 'compressedDepth' in message.format:
         raise PoseNodeError(f'{what} is a depth image; give the topic of a colour picture.')
-    _refuse_cut_off(data, what)
+    file = data.tobytes()
+    size = claimed_size(file)
+    if size is not None and is_cut_off(file):
+        raise PoseNodeError(
+            f'{what} was cut off before its end; look at the sender and the network.'
+        )
+    if size is not None and size[0] * size[1] > _MOST_PIXELS:
+        raise PoseNodeError(
+            f'{what} claims {size[0]} x {size[1]} pixels, at most {_MOST_PIXELS} are taken; '
+            'look at the sender.'
+        )
     try:
-        picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+        picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if size is not None else None
     except cv2.error:
         picture = None
     if picture is None:
-        raise PoseNodeError(f'{what} is no JPEG or PNG that OpenCV can read; look at the sender.')
+        raise PoseNodeError(f'{what} is no JPEG or PNG that can be read; look at the sender.')
     return _to_8_bit(_decompressed_to_rgb(picture, message.format, what))
 
 
@@ -152,19 +166,6 @@ def _to_8_bit(picture: np.ndarray) -> np.ndarray:
     if picture.dtype == np.uint8:
         return picture
     return ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _refuse_cut_off(data: np.ndarray, what: str) -> None:
-    """Decoders fill the lost part of a picture with grey and say nothing; a pose would believe it.
-
-    A JPEG ends with EOI and a PNG with IEND, perhaps followed by some padding.
-    """
-    head, tail = data[:8].tobytes(), data[-4096:].tobytes()
-    for start, end in ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND')):
-        if head.startswith(start) and end not in tail:
-            raise PoseNodeError(
-                f'{what} was cut off before its end; look at the sender and the network.'
-            )
 
 
 def _decompressed_to_rgb(picture: np.ndarray, form: str, what: str) -> np.ndarray:

@@ -41,7 +41,7 @@ _LARGEST_CROP = 16.0
 class EstimatorOptions:
     """How to look at a picture."""
 
-    min_score: float = 0.25  # poses below go to `rejected`
+    min_score: float = 0.5  # poses below, more likely wrong than right, go to `rejected`
     max_objects: int = 8  # regions looked at per picture, the surest first
     threads: int = 0  # of each network; 0 lets the backend decide
     # A pose with at least this score is looked at again, in a crop that fits it: boxes are rough,

@@ -110,3 +110,12 @@ def test_patience_ends_and_is_not_tried_again(cameras):
     begin = time.monotonic()
     cameras.wait('a', 3, patience_s=5.0)  # there is one, if not the very one
     assert time.monotonic() - begin < 2.0
+
+
+def test_a_sender_gone_wild_does_not_fill_the_memory(cameras):
+    """Of ever new frames the last are kept; one that goes on sending stays among them."""
+    for k in range(1000):
+        cameras.put(k, info(f'frame {k}', 1.0))
+        cameras.put(k, info('steady', 2.0))
+    assert len(cameras.frames) == 64
+    assert cameras.find('steady', 5, (640, 480)) == (2.0, (640, 480))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pose_node.core.errors import PoseNodeError
+from pose_node.ros.picture_files import claimed_size, is_cut_off
 from pose_node.ros.pictures import ENCODINGS, decode_compressed, decode_image, encode_image
 
 RED, GREEN, BLUE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (80, 80, 80)
@@ -299,3 +300,34 @@ def test_encode_image_is_the_inverse(rng):
     message = SimpleNamespace(data=array.array('B', b'old'))
     encode_image(picture, message)
     np.testing.assert_array_equal(decode_image(message), picture)
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+@pytest.mark.parametrize('size', [(1, 1), (7, 300), (640, 480)])
+def test_files_say_how_large_they_are(suffix, size):
+    width, height = size
+    _, data = cv2.imencode(suffix, np.zeros((height, width, 3), np.uint8))
+    assert claimed_size(data.tobytes()) == size
+    assert not is_cut_off(data.tobytes()) and is_cut_off(data.tobytes()[:-13])
+    for length in range(30):
+        assert claimed_size(data.tobytes()[:length]) in (None, size)
+
+
+def test_what_is_no_jpeg_or_png_has_no_size():
+    for data in (b'', b'BM' + bytes(50), b'\xff\xd8' + bytes(50), b'\xff\xd8' + b'\xff' * 50):
+        assert claimed_size(data) is None
+
+
+@pytest.mark.parametrize('at', ['jpeg', 'png'])
+def test_a_claim_of_more_pixels_than_memory_holds_is_refused(at):
+    """Before anything is allocated for it."""
+    if at == 'png':
+        data = bytearray(cv2.imencode('.png', np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+        data[16:24] = (30000).to_bytes(4, 'big') * 2
+    else:
+        data = bytearray(cv2.imencode('.jpg', np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+        frame = data.find(b'\xff\xc0')
+        data[frame + 5 : frame + 9] = (30000).to_bytes(2, 'big') * 2
+    message = SimpleNamespace(format=at, data=array.array('B', bytes(data)))
+    with pytest.raises(PoseNodeError, match='claims 30000 x 30000 pixels'):
+        decode_compressed(message)

@@ -1,0 +1,44 @@
+"""What a JPEG or PNG says of itself, read before a decoder believes it. Free of ROS and OpenCV."""
+
+from __future__ import annotations
+
+_PNG, _JPEG = b'\x89PNG\r\n\x1a\n', b'\xff\xd8'
+# JPEG markers that begin a frame and so hold its size: SOF0..15 without DHT, JPG and DAC.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def claimed_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height as the header has them; None when this is no JPEG or PNG, or one without a
+    header.
+    """
+    if data.startswith(_PNG):
+        if len(data) < 24:
+            return None
+        return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
+    return _jpeg_size(data) if data.startswith(_JPEG) else None
+
+
+def is_cut_off(data: bytes) -> bool:
+    """Whether the end is missing: a JPEG ends with EOI and a PNG with IEND, perhaps followed by
+    some padding. Decoders fill the lost part with grey and say nothing; a pose would believe it.
+    """
+    return (b'IEND' if data.startswith(_PNG) else b'\xff\xd9') not in data[-4096:]
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    at = 2
+    while at + 9 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:  # padding
+            at += 1
+        elif marker in _FRAMES:
+            height, width = data[at + 5 : at + 7], data[at + 7 : at + 9]
+            return int.from_bytes(width, 'big'), int.from_bytes(height, 'big')
+        else:
+            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], 'big'))
+    return None
+
+
+__all__ = ['claimed_size', 'is_cut_off']

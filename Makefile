@@ -11,12 +11,14 @@ HIDE_ROS := $(shell $(PYTHON) -c 'import rclpy' 2>/dev/null || \
 endif
 RUN := $(HIDE_ROS) .venv/bin/
 
-.PHONY: help demo test lint format pathtrace clean clean-venv
+.PHONY: help demo test soak fuzz lint format pathtrace clean clean-venv
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo       play the recorded bag through the node; report in out/demo/report.html'
 	@echo 'make test       run the tests            (ARGS="test/core -k pnp" runs some of them)'
+	@echo 'make soak       the node at 30 Hz for an hour: memory, latency, diagnostics'
+	@echo 'make fuzz       100,000 random messages through the intake'
 	@echo 'make lint       ruff and mypy'
 	@echo 'make format     let ruff sort imports and mend what it can'
 	@echo 'make pathtrace  add the path tracer that renders the demo bag'
@@ -32,6 +34,14 @@ test: export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 test:
 	@$(PYTHON) tools/environment.py test
 	$(RUN)python -m pytest $(ARGS)
+
+soak:
+	@$(PYTHON) tools/environment.py test
+	$(RUN)python test/soak.py $(ARGS)
+
+fuzz:
+	@$(PYTHON) tools/environment.py test
+	@$(RUN)python test/fuzz_intake.py $(ARGS) 2> /dev/null
 
 lint:
 	@$(PYTHON) tools/environment.py test

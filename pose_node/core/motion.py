@@ -6,8 +6,9 @@ Navigation", 2001, sec. 6.3.2). Errors are those of the pose's covariance everyw
 R' = exp(dr) R, with the twist's error behind them: (dp, dr, dv, dw).
 
 A filter that takes 30 equal errors a second for news grows sure of them. `correlation` says how
-alike the errors of successive measurements are, and covariances are widened by (1 + c) / (1 - c):
-then the mean of many is as uncertain as that of a first order autoregression.
+alike errors are that lie a tenth of a second apart; it fades exponentially, and covariances are
+widened by (1 + c) / (1 - c): then the mean of many is as uncertain as that of a first order
+autoregression, however many there are in a second.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ import numpy as np
 from .geometry import angle_between, exp_so3, hat, log_so3, make_pose
 from .symmetry import Symmetries
 
+_APART_S = 0.1
+_MOST_ALIKE = 0.99
+
 
 @dataclass(frozen=True)
 class MotionOptions:
@@ -28,7 +32,7 @@ class MotionOptions:
     angular_acceleration: float = 0.9  # rad / s²
     speed: float = 0.5  # m / s of a thing that is first seen, standard deviation
     angular_speed: float = 1.0  # rad / s
-    correlation: float = 0.2  # of the errors of successive measurements
+    correlation: float = 0.2  # of the errors of measurements that are 0.1 s apart
     gate_squared: float = 22.5  # squared sigmas of a measurement: chi2(6) at 0.999
 
 
@@ -39,6 +43,7 @@ class Motion:
     T_cam_obj: np.ndarray
     twist: np.ndarray
     covariance: np.ndarray
+    unmeasured_s: float = 0.0  # since the last measurement
 
     @property
     def pose_covariance(self) -> np.ndarray:
@@ -75,23 +80,24 @@ def predicted(motion: Motion, seconds: float, options: MotionOptions) -> Motion:
         [seconds**2 / 2.0 * density, seconds * density],
     ])  # fmt: skip
     T = make_pose(exp_so3(turn) @ R, p + seconds * motion.twist[:3])
-    return Motion(T, motion.twist, F @ motion.covariance @ F.T + Q)
+    P = F @ motion.covariance @ F.T + Q
+    return Motion(T, motion.twist, P, motion.unmeasured_s + seconds)
 
 
-def distance_squared(
-    motion: Motion, T_cam_obj: np.ndarray, covariance: np.ndarray, options: MotionOptions
-) -> float:
+def distance_squared(motion: Motion, T_cam_obj: np.ndarray, covariance: np.ndarray) -> float:
     """Squared sigmas between a measurement of now and what was expected of it."""
     error = _difference(T_cam_obj, motion.T_cam_obj)
-    spread = motion.pose_covariance + _widened(covariance, options)
-    return float(error @ np.linalg.solve(spread, error))
+    return float(error @ np.linalg.solve(motion.pose_covariance + covariance, error))
 
 
 def corrected(
     motion: Motion, T_cam_obj: np.ndarray, covariance: np.ndarray, options: MotionOptions
 ) -> Motion:
     """The motion after a measurement of now."""
-    P, C = motion.covariance, _widened(covariance, options)
+    alike = 0.0
+    if options.correlation > 0.0:
+        alike = min(options.correlation ** (motion.unmeasured_s / _APART_S), _MOST_ALIKE)
+    P, C = motion.covariance, (1.0 + alike) / (1.0 - alike) * covariance
     gain = np.linalg.solve(P[:6, :6] + C, P[:6]).T
     step = gain @ _difference(T_cam_obj, motion.T_cam_obj)
     # Joseph's form: symmetric and positive whatever the rounding.
@@ -115,10 +121,6 @@ def nearest_twin(
     J = np.eye(6)
     J[:3, 3:] = -hat(nearest[:3, 3] - T_cam_obj[:3, 3])
     return nearest, J @ covariance @ J.T
-
-
-def _widened(covariance: np.ndarray, options: MotionOptions) -> np.ndarray:
-    return (1.0 + options.correlation) / (1.0 - options.correlation) * covariance
 
 
 def _difference(T_to: np.ndarray, T_from: np.ndarray) -> np.ndarray:

@@ -55,7 +55,7 @@ _SEMI_PLANAR = {'nv12': cv2.COLOR_YUV2RGB_NV12, 'nv21': cv2.COLOR_YUV2RGB_NV21}
 _YUV = {'uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2', *_SEMI_PLANAR}
 
 # Of a compressed picture; a header may claim more than memory holds.
-_MOST_PIXELS = 2**26
+_MOST_PIXELS = 2**25
 ENCODINGS = (*_PACKED, *_SEMI_PLANAR)
 
 
@@ -165,7 +165,7 @@ def _to_8_bit(picture: np.ndarray) -> np.ndarray:
     """The same picture with eight bits a sample."""
     if picture.dtype == np.uint8:
         return picture
-    return ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return cv2.convertScaleAbs(picture, alpha=1.0 / 257.0)
 
 
 def _decompressed_to_rgb(picture: np.ndarray, form: str, what: str) -> np.ndarray:

@@ -180,10 +180,7 @@ class Tracker:
             for pose in poses
         ]
         prices = np.array(
-            [
-                [distance_squared(t.motion, *twin, motion) for t, twin in zip(tracks, row)]
-                for row in twins
-            ]
+            [[distance_squared(t.motion, *twin) for t, twin in zip(tracks, row)] for row in twins]
         ).reshape(len(poses), len(tracks))
         prices = np.where(prices <= motion.gate_squared, prices, _FAR)
         pairs = zip(*linear_sum_assignment(prices), strict=True)

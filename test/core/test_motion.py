@@ -89,7 +89,7 @@ def test_what_the_filter_claims_is_true(rng):
             twist = true.twist + noise[6:]
             motion = predicted(motion, seconds, options)
             seen = measured(rng, T)
-            inside.append(distance_squared(motion, seen, C, options) < options.gate_squared)
+            inside.append(distance_squared(motion, seen, C) < options.gate_squared)
             motion = corrected(motion, seen, C, options)
         nees.append(metrics.nees(motion.T_cam_obj, T, motion.pose_covariance))
     low, high = stats.chi2(6 * len(nees)).ppf((0.001, 0.999)) / len(nees)
@@ -103,7 +103,8 @@ def test_errors_that_last_are_not_averaged_away(rng):
     """
     claims = {}
     for correlation in (0.0, 0.8):
-        options = MotionOptions(0.05, 0.1, correlation=correlation)
+        # Of measurements a tenth of a second apart; these are half as far.
+        options = MotionOptions(0.05, 0.1, correlation=correlation**2)
         generator, nees = np.random.default_rng(3), []
         for _ in range(80):
             T = pose(generator)
@@ -121,6 +122,21 @@ def test_errors_that_last_are_not_averaged_away(rng):
         claims[correlation] = np.mean(nees)
     assert claims[0.0] > 9.0
     assert 1.5 < claims[0.8] < 6.0
+
+
+def test_more_pictures_a_second_of_the_same_errors_are_no_more_news():
+    """Four times the pictures halve the sigma of errors that are fresh, and not of these."""
+    T = make_pose(np.eye(3), np.array([0.0, 0.0, 1.0]))
+
+    def sigma_m(rate_hz, correlation):
+        options = MotionOptions(0.01, 0.03, correlation=correlation)
+        motion = first_seen(T, C, options)
+        for _ in range(3 * rate_hz):
+            motion = corrected(predicted(motion, 1.0 / rate_hz, options), T, C, options)
+        return np.sqrt(motion.pose_covariance[2, 2])
+
+    assert 0.9 < sigma_m(15, 0.5) / sigma_m(60, 0.5) < 1.1
+    assert sigma_m(15, 0.0) / sigma_m(60, 0.0) > 1.5
 
 
 def test_twins_of_symmetric_objects(rng):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import sys
+import zlib
 from types import SimpleNamespace
 
 import cv2
@@ -324,6 +325,8 @@ def test_a_claim_of_more_pixels_than_memory_holds_is_refused(at):
     if at == 'png':
         data = bytearray(cv2.imencode('.png', np.zeros((8, 8, 3), np.uint8))[1].tobytes())
         data[16:24] = (30000).to_bytes(4, 'big') * 2
+        assert claimed_size(bytes(data)) is None  # damaged
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, 'big')
     else:
         data = bytearray(cv2.imencode('.jpg', np.zeros((8, 8, 3), np.uint8))[1].tobytes())
         frame = data.find(b'\xff\xc0')
@@ -331,3 +334,10 @@ def test_a_claim_of_more_pixels_than_memory_holds_is_refused(at):
     message = SimpleNamespace(format=at, data=array.array('B', bytes(data)))
     with pytest.raises(PoseNodeError, match='claims 30000 x 30000 pixels'):
         decode_compressed(message)
+
+
+def test_sixteen_bits_become_eight_as_they_are_rounded_by_hand():
+    every = np.arange(65536, dtype=np.uint32)
+    picture = np.repeat(every.astype(np.uint16).reshape(256, 256, 1), 3, axis=2)
+    wanted = ((every + 128) // 257).reshape(256, 256)
+    np.testing.assert_array_equal(decode_image(image(picture, 'rgb16'))[..., 1], wanted)

@@ -1,0 +1,146 @@
+"""What tracking does to poses: on the demo's bag against its truth, and to things that stand.
+
+python test/steadiness.py [BUNDLE]
+
+Without ROS: the estimator on the bag's pictures, with the node's own rules for where to look.
+jitter: median length of the steps of the error from picture to picture, so that motion itself does
+not count. lag: median of the error along the velocity, in ms of that velocity.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from pose_node.cli.truth import read_frames
+from pose_node.core import metrics
+from pose_node.core.camera import Camera
+from pose_node.core.mesh import read_ply
+from pose_node.ros.bagfile import BagReader
+from pose_node.ros.parameters import Parameters
+from pose_node.ros.tracking import Tracks
+from pose_node.runtime.estimator import PoseEstimator
+
+if TYPE_CHECKING:
+    from pose_node.runtime.results import ObjectPose
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+_HELD, _TIMES, _PERIOD_NS = 12, 60, 33_000_000
+_NOISE = 4.0  # grey levels of fresh noise on held pictures
+_MOVES_M_S = 0.05
+
+
+def found(
+    estimator: PoseEstimator, film: list[tuple[int, np.ndarray]], camera: Camera, *, track: bool
+) -> list[ObjectPose | None]:
+    """The surest pose of every picture of a film (stamp, picture), as the node would have it."""
+    parameters = Parameters(track=track)
+    tracks = Tracks({each.name: each.symmetries for each in estimator.bundle.objects})
+    poses: list[ObjectPose | None] = []
+    for stamp_ns, picture in film:
+        if not track:
+            result = estimator(picture, camera, stamp_ns)
+            poses.append(next(iter(result.poses), None))
+            continue
+        expected, locate = tracks.expect('', stamp_ns, parameters)
+        boxes = [estimator.region_at(t.object, t.motion.T_cam_obj, camera) for t in expected]
+        tracked = [box for box in boxes if box is not None]
+        regions: Any = None if locate or not tracked else ()
+        result = estimator(picture, camera, stamp_ns, regions, tracked)
+        seen = tracks.update('', result.poses)
+        poses.append(next((each.as_pose() for each in seen), None))
+    return poses
+
+
+def on_film(
+    frames: list[Any], poses: list[ObjectPose | None], vertices_m: np.ndarray, diameter_m: float
+) -> str:
+    """One row: against the truth of every frame."""
+    shares, nees, steps, lags, last = [], [], [], [], None
+    seen = [pose is not None for f, pose in zip(frames, poses, strict=True) if f.visible >= 0.5]
+    half = [
+        pose is not None for f, pose in zip(frames, poses, strict=True) if 0.3 <= f.visible < 0.7
+    ]
+    for frame, pose in zip(frames, poses, strict=True):
+        if pose is None or frame.T_cam_obj is None:
+            last = None
+            continue
+        if frame.visible >= 0.5:
+            shares.append(metrics.add(pose.T_cam_obj, frame.T_cam_obj, vertices_m) / diameter_m)
+        nees.append(metrics.nees(pose.T_cam_obj, frame.T_cam_obj, pose.covariance))
+        place = frame.T_cam_obj[:3, 3]
+        error = pose.T_cam_obj[:3, 3] - place
+        if last is not None:
+            velocity = (place - last[1]) / ((frame.stamp_ns - last[2]) / 1e9)
+            speed = float(np.linalg.norm(velocity))
+            steps.append(np.linalg.norm(error - last[0]))
+            if speed > _MOVES_M_S:
+                lags.append(-error @ velocity / speed**2)
+        last = error, place, frame.stamp_ns
+    part = np.array(shares)
+    return (
+        f'{100 * np.mean(seen):.1f} | {100 * np.mean(half):.1f} | {100 * (part < 0.1).mean():.1f} '
+        f'| {100 * (part < 0.05).mean():.1f} | {np.mean(nees):.1f}, {np.median(nees):.1f}, '
+        f'{100 * np.mean(np.array(nees) < 12.59):.1f} | {1e3 * np.median(steps):.1f} '
+        f'| {1e3 * np.median(lags):.1f}'
+    )
+
+
+def held(
+    estimator: PoseEstimator, pictures: list[np.ndarray], camera: Camera, *, track: bool
+) -> float:
+    """Median step, mm, of things on pictures that are shown again and again with fresh noise."""
+    steps = []
+    for number, picture in enumerate(pictures):
+        rng = np.random.default_rng(number)
+        film = []
+        for k in range(_TIMES):
+            noise = rng.normal(0.0, _NOISE, picture.shape)
+            noisy = np.clip(picture + noise, 0, 255).astype(np.uint8)
+            film.append((k * _PERIOD_NS, noisy))
+        places = [p.T_cam_obj[:3, 3] for p in found(estimator, film, camera, track=track) if p]
+        # A second for the filter to settle.
+        steps += np.linalg.norm(np.diff(places[_TIMES // 2 :], axis=0), axis=1).tolist()
+    return 1e3 * float(np.median(steps))
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('bundle', nargs='?', type=Path, default=CHECKOUT / 'bundles' / 'drill')
+    bundle = parser.parse_args().bundle
+    with BagReader(CHECKOUT / 'demo' / 'drill_bag') as bag:
+        frames = read_frames(bag)
+        files = [message for _, message in bag.messages(['/camera/image_raw/compressed'])]
+        info = next(message for _, message in bag.messages(['/camera/camera_info']))
+    camera = Camera(
+        np.array(info.k).reshape(3, 3), (info.width, info.height), info.distortion_model,
+        tuple(info.d),
+    )  # fmt: skip
+    pictures = [
+        cv2.cvtColor(cv2.imdecode(np.asarray(file.data, np.uint8), 1), cv2.COLOR_BGR2RGB)
+        for file in files
+    ]
+    film = [(frame.stamp_ns, picture) for frame, picture in zip(frames, pictures, strict=True)]
+    with PoseEstimator(bundle) as estimator:
+        mesh = estimator.bundle.objects[0].mesh
+        assert mesh is not None
+        vertices_m = read_ply(estimator.bundle.read(mesh)).vertices
+        print('film | found % | 30 to 70 % visible | ADD 0.1d | 0.05d | NEES | jitter mm | lag ms')
+        for name, track in (('every picture for itself', False), ('tracked', True)):
+            poses = found(estimator, film, camera, track=track)
+            row = on_film(frames, poses, vertices_m, estimator.bundle.objects[0].diameter_m)
+            print(f'{name} | {row}')
+        clear = [p for f, p in zip(frames, pictures, strict=True) if f.visible > 0.9]
+        still = clear[:: max(1, len(clear) // _HELD)][:_HELD]
+        jitter = [held(estimator, still, camera, track=track) for track in (False, True)]
+        print(f'held pictures: jitter {jitter[0]:.2f} mm, tracked {jitter[1]:.2f} mm: '
+              f'{jitter[0] / jitter[1]:.1f} times less')  # fmt: skip
+
+
+if __name__ == '__main__':
+    main()

@@ -15,7 +15,8 @@ def claimed_size(data: bytes) -> tuple[int, int] | None:
     """
     if data.startswith(_PNG):
         # OpenCV believes a header whose checksum says that it is damaged.
-        if zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], 'big'):
+        sound = len(data) >= 33 and zlib.crc32(data[12:29]) == int.from_bytes(data[29:33], 'big')
+        if not sound:
             return None
         return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
     return _jpeg_size(data) if data.startswith(_JPEG) else None
@@ -23,9 +24,17 @@ def claimed_size(data: bytes) -> tuple[int, int] | None:
 
 def is_cut_off(data: bytes) -> bool:
     """Whether the end is missing: a JPEG ends with EOI and a PNG with IEND, perhaps followed by
-    some padding. Decoders fill the lost part with grey and say nothing; a pose would believe it.
+    some padding. Decoders fill the lost part with grey and say nothing, and a pose would believe
+    it; and OpenCV allocates what a PNG's chunk says it is long, be it 4 GB.
     """
-    return (b'IEND' if data.startswith(_PNG) else b'\xff\xd9') not in data[-4096:]
+    if not data.startswith(_PNG):
+        return b'\xff\xd9' not in data[-4096:]
+    at = len(_PNG)
+    while at + 12 <= len(data):  # length, name, what it holds, checksum
+        if data[at + 4 : at + 8] == b'IEND':
+            return False
+        at += 12 + int.from_bytes(data[at : at + 4], 'big')
+    return True
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:

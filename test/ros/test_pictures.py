@@ -336,6 +336,14 @@ def test_a_claim_of_more_pixels_than_memory_holds_is_refused(at):
         decode_compressed(message)
 
 
+def test_a_png_whose_part_claims_4_gb_is_cut_off():
+    """Found by the fuzzer: OpenCV would allocate them."""
+    data = bytearray(cv2.imencode('.png', np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    at = data.find(b'IDAT') - 4
+    data[at : at + 4] = b'\xff\xff\xff\xf0'
+    assert claimed_size(bytes(data)) == (8, 8) and is_cut_off(bytes(data))
+
+
 def test_sixteen_bits_become_eight_as_they_are_rounded_by_hand():
     every = np.arange(65536, dtype=np.uint32)
     picture = np.repeat(every.astype(np.uint16).reshape(256, 256, 1), 3, axis=2)

@@ -151,7 +151,9 @@ def judge(record: Record, seconds: float) -> dict[str, Any]:
         'found': record.found,
         'latency_ms_p50_p90_p99': [round(value, 1) for value in (p50, p90, p99)],
         'latency_ms_p99_first_last': [round(first, 1), round(last, 1)],
-        'memory_mb_first_last': [round(float(warm[0, 1]), 1), round(float(warm[-1, 1]), 1)],
+        'memory_mb_by_tenths': [
+            round(float(np.median(p)), 2) for p in np.array_split(warm[:, 1], 10)
+        ],
         'memory_mb_per_hour': round(slope, 2),
         'diagnostics': record.diagnostics,
         'kept': {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from .health import Level
+from .health import Level, memory_mb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -64,7 +64,13 @@ def diagnostics(node_name: str, stamp: Any, snapshot: Snapshot, facts: Facts) ->
         ),
         'estimator': (
             facts.state,
-            {'state': facts.state, 'bundle': facts.bundle, 'backend': facts.backend, **stages},
+            {
+                'state': facts.state,
+                'bundle': facts.bundle,
+                'backend': facts.backend,
+                'memory MB': f'{memory_mb():.0f}',
+                **stages,
+            },
         ),
     }
     if 'transforms' in snapshot.standing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -9,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 
 import numpy as np
 
@@ -155,6 +157,15 @@ class Health:
             )
 
 
+def memory_mb() -> float:
+    """Resident memory of this process; NaN where the system does not tell."""
+    try:
+        pages = int(Path('/proc/self/statm').read_text(encoding='ascii').split()[1])
+    except (OSError, ValueError, IndexError):
+        return np.nan
+    return pages * os.sysconf('SC_PAGE_SIZE') / 1e6
+
+
 def _rate(times: deque[float], now: float, start: float) -> float:
     """Events a second over the window, or since the start when that is shorter."""
     window_s = min(_WINDOW_S, max(now - start, 1e-3))
@@ -206,4 +217,4 @@ def supply_complaint(
     )
 
 
-__all__ = ['Complaint', 'Health', 'Level', 'Snapshot', 'supply_complaint']
+__all__ = ['Complaint', 'Health', 'Level', 'Snapshot', 'memory_mb', 'supply_complaint']

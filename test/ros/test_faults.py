@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,3 +53,10 @@ def test_what_is_promised_of_a_fault_holds(robot, name):
     while not (healed := robot.answer(info={'header': robot.peer.header()}).detections):
         assert time.monotonic() < deadline, robot.node.log[said:]
     assert_near_truth(matrix_of(healed[0].results[0].pose.pose))
+
+
+def test_the_page_lists_every_fault():
+    page = (Path(__file__).parents[2] / 'doc' / 'faults.md').read_text()
+    for name, fault in FAULTS.items():
+        assert f'| {name} | {fault.promise} |' in page
+    assert len(FAULTS) >= 40

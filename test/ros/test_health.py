@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pose_node.ros import health as module
-from pose_node.ros.health import Health, Level, supply_complaint
+from pose_node.ros.health import Health, Level, memory_mb, supply_complaint
 
 
 @pytest.fixture
@@ -98,3 +98,10 @@ def test_silence_is_explained():
         'set image_transport to raw'
         in supply(publishers=0, other_publishers=1, transport='compressed').sentence
     )
+
+
+def test_memory_grows_with_what_is_held():
+    before = memory_mb()
+    held = np.ones(50_000_000, np.uint8)
+    assert 45.0 < memory_mb() - before < 60.0
+    assert held.all()

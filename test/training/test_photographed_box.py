@@ -72,15 +72,11 @@ def test_the_command_writes_a_mesh_in_metres(scene, tmp_path, capsys):
     sizes = [str(size) for size in SIZE_M]
     out = tmp_path / 'box.ply'
     told = ['--size-m', *sizes, '--corners=' + ' '.join(f'{x:.2f},{y:.2f}' for x, y in corners)]
-    assert (
-        main([str(tmp_path / 'photo.png'), str(out), '--size-m', *sizes, '--corners', *told]) == 0
-    )
+    assert main([str(tmp_path / 'photo.png'), str(out), *told]) == 0
     mesh = load_mesh(out)
     np.testing.assert_allclose(mesh.bounds_m[1], SIZE_M, atol=1e-6)
     np.testing.assert_allclose(nearest(mesh, (0.6, 0.5, 1.0)), TOP, atol=3)
-    assert (
-        main([str(tmp_path / 'none.png'), str(out), '--size-m', *sizes, '--corners', *told]) == 1
-    )
+    assert main([str(tmp_path / 'none.png'), str(out), *told]) == 1
     assert 'is no picture' in capsys.readouterr().err
     told[-1] = '--corners=1,2 3'
     assert main([str(tmp_path / 'photo.png'), str(out), *told]) == 1

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .parameters import Parameters
 
 _DIAGNOSTICS_PERIOD_S = 1.0
+_CAMERA_INFO_S = 2.0  # without any CameraInfo, until that is said
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
@@ -278,7 +279,7 @@ class PoseNode(LifecycleNode):
         """Say what keeps pictures and CameraInfo from arriving, if nothing arrives."""
         missing = self._cameras is not None and not self._cameras.frames
         unsaid = missing and 'camera_info' not in now.standing
-        if unsaid and self._health.age_s > parameters.picture_timeout:
+        if unsaid and self._health.age_s > _CAMERA_INFO_S:
             topic = self.resolve_topic_name('camera_info')
             sentence = f'No CameraInfo has come on {topic}; remap camera_info to its topic.'
             # Logged when a picture needs it.

@@ -198,7 +198,8 @@ def spin_until_log(node, capfd, words: str) -> str:
     return log
 
 
-def test_pictures_that_are_announced_and_do_not_come(make_node, capfd):
+def test_pictures_that_are_announced_and_do_not_come(make_node, capfd, monkeypatch):
+    monkeypatch.setattr('pose_node.ros.node._CAMERA_INFO_S', 0.2)
     node = make_node(picture_timeout=0.2)
     assert node.trigger_configure() == SUCCESS
     assert node.trigger_activate() == SUCCESS

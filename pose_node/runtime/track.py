@@ -100,13 +100,14 @@ class Tracker:
         """Go on to the picture of `stamp_ns`; returns the believed tracks as they should be there.
 
         One long before the last picture, or long after it, begins anew: a bag that loops is no
-        motion. One that is only late moves nothing.
+        motion. So does one of the very same stamp: a camera that stamps nothing cannot be
+        followed. One that is only late moves nothing.
         """
         last_ns = stamp_ns if self._stamp_ns is None else self._stamp_ns
         seconds = (stamp_ns - last_ns) / 1e9
-        if abs(seconds) > self.options.longest_step_s:
+        if seconds == 0.0 or abs(seconds) > self.options.longest_step_s:
             self.reset()
-        self._late = self._stamp_ns is not None and seconds <= 0.0
+        self._late = self._stamp_ns is not None and seconds < 0.0
         if not self._late:
             self.tracks = [
                 replace(track, motion=predicted(track.motion, seconds, self.options.motion))
@@ -119,8 +120,8 @@ class Tracker:
         """Take in the poses that were measured in the picture that was predicted; returns the
         believed tracks among them, in their order.
 
-        A picture that was not newer than the last tells of a moment that has been told of: its
-        poses come as they were measured, with their tracks' numbers, and change nothing.
+        A picture that was older than the last tells of a moment that has been told of: its poses
+        come as they were measured, with their tracks' numbers, and change nothing.
         """
         seen: dict[int, Track] = {}
         tracks: list[Track] = []

@@ -103,16 +103,24 @@ def test_a_second_of_its_kind_is_seen_at_once(tracker):
 
 
 def test_late_pictures_change_nothing(tracker):
-    """Duplicates and stragglers are answered as measured, under their numbers."""
+    """Stragglers are answered as measured, under their numbers."""
     for step in range(5):
         tracker([seen(at(0.02 * step))], step * STEP_NS)
     (before,) = tracker.tracks
-    for stamp_ns in (4 * STEP_NS, 2 * STEP_NS):
+    for stamp_ns in (4 * STEP_NS - 1, 2 * STEP_NS):
         (track,) = tracker([seen(at(0.081))], stamp_ns)
         assert track.id == 0
         np.testing.assert_array_equal(track.as_pose().T_cam_obj, at(0.081))
         np.testing.assert_array_equal(track.as_pose().covariance, C)
     assert tracker.tracks == [before]
+
+
+def test_a_camera_that_does_not_stamp_is_told_picture_by_picture(tracker):
+    """Where time stands still nothing can be followed, and nothing may be held back."""
+    for step in range(6):
+        (track,) = tracker([seen(at(0.4 * (step % 2)))], 0)
+        assert track.id == 0
+        np.testing.assert_array_equal(track.as_pose().T_cam_obj, at(0.4 * (step % 2)))
 
 
 def test_objects_are_counted_apart(tracker):

@@ -67,7 +67,7 @@ class Services:
 
     def close(self) -> None:
         """The node is not active any more."""
-        self._answer(False, 'The node was deactivated before a picture came.', float('inf'))
+        self.answered(float('inf'), False, 'The node was deactivated before a picture came.')
         with self._lock:
             self._open = self._paused = False
 
@@ -81,9 +81,6 @@ class Services:
 
     def answered(self, arrival: float, found: bool, sentence: str) -> None:
         """A picture that came at `arrival` (monotonic s) was processed: with this outcome."""
-        self._answer(found, sentence, arrival)
-
-    def _answer(self, found: bool, sentence: str, arrival: float) -> None:
         with self._lock:
             served = [request for request in self._requests if request.at <= arrival]
             self._requests = [request for request in self._requests if request.at > arrival]

@@ -9,7 +9,6 @@ there may be new things.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pose_node.core.motion import MotionOptions
@@ -77,7 +76,7 @@ def options_of(parameters: Parameters) -> TrackOptions:
     """The tracker's options as the node's parameters have them."""
     shift = parameters.acceleration
     motion = MotionOptions(acceleration=shift, angular_acceleration=_TURN_PER_SHIFT * shift)
-    return replace(TrackOptions(), lost_after_s=parameters.lost_after, motion=motion)
+    return TrackOptions(lost_after_s=parameters.lost_after, motion=motion)
 
 
 __all__ = ['Tracks', 'options_of']

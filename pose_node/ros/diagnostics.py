@@ -20,6 +20,7 @@ class Facts:
     """What is known besides the counts."""
 
     state: str  # of the lifecycle
+    progress: str  # of what is being configured, in words
     picture_topic: str
     publishers: int
     camera_info_topic: str
@@ -63,7 +64,7 @@ def diagnostics(node_name: str, stamp: Any, snapshot: Snapshot, facts: Facts) ->
             {'topic': facts.camera_info_topic, 'frames': frames},
         ),
         'estimator': (
-            facts.state,
+            facts.progress or facts.state,
             {
                 'state': facts.state,
                 'bundle': facts.bundle,

@@ -21,6 +21,7 @@ from rclpy.task import Future
 from pose_node.core.errors import PoseNodeError
 
 from .node import PoseNode
+from .opening import opening_goes_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal_handler_options=SignalHandlerOptions.NO,
     )
     try:
-        return _run()
+        status = _run()
     finally:
         rclpy.try_shutdown()
+    if opening_goes_on():
+        # What a network's compiler does in its thread is not to be cut off while this process
+        # takes its libraries down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _run() -> int:
@@ -57,8 +65,11 @@ def _run() -> int:
     except PoseNodeError as error:
         get_logger('pose_node').fatal(str(error))
         return 1
+    node.must_stop = stop.done
     try:
         if node.get_parameter('autostart').value and not _autostart(node):
+            if stop.done():
+                return 0
             node.get_logger().fatal('autostart failed; the reason is above.')
             return 1
         executor.add_node(node)

@@ -28,17 +28,20 @@ from .health import Health, Level
 from .inputs import Inputs, picture_topics
 from .intake import Intake
 from .messages import camera_of
+from .opening import Opening
 from .outputs import Outputs
 from .processing import Processor, Worker
 from .services import Services
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from .health import Snapshot
     from .parameters import Parameters
 
 _DIAGNOSTICS_PERIOD_S = 1.0
+_PROGRESS_S = 10.0  # between words in the log about what takes long
 _CAMERA_INFO_S = 2.0  # without any CameraInfo, until that is said
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
@@ -63,6 +66,8 @@ class PoseNode(LifecycleNode):
         self._processor: Processor | None = None
         self._worker: Worker | None = None
         self._failure = ''  # why the last transition failed
+        self._progress = ''  # of what is being configured
+        self.must_stop: Callable[[], bool] = lambda: False  # asked while configuring takes long
         parameter_rules.declare(self)
         self._own_services = Services(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
@@ -141,11 +146,14 @@ class PoseNode(LifecycleNode):
             max_objects=parameters.max_objects,
             threads=parameters.threads,
         )
-        estimator = self._estimator = PoseEstimator(folder, parameters.backend, options)
-        if estimator.locator is None and not parameters.use_detections:
+        estimator = self._estimator = self._open(
+            lambda: PoseEstimator(folder, parameters.backend, options), folder
+        )
+        told_where = parameters.use_detections or any(parameters.region)
+        if estimator.locator is None and not told_where:
             raise PoseNodeError(
                 f'Bundle {estimator.bundle.name!r} has no locator; set use_detections and '
-                'publish 2D boxes on detections_2d.'
+                'publish 2D boxes on detections_2d, or set region.'
             )
         self._target = TargetFrame(self, parameters.target_frame)
         self._outputs = Outputs(self, estimator.bundle, keep_all=parameters.deterministic)
@@ -155,6 +163,20 @@ class PoseNode(LifecycleNode):
             f'Bundle {estimator.bundle.name!r} from {estimator.bundle.folder}: {names}; '
             f'backend {parameters.backend}.'
         )
+
+    def _open(self, action: Callable[[], PoseEstimator], folder: Path | str) -> PoseEstimator:
+        """The heart beats while a bundle is opened, and a signal ends the waiting."""
+        opening = Opening(action)
+        try:
+            while not opening.done(_DIAGNOSTICS_PERIOD_S):
+                if self.must_stop():
+                    raise PoseNodeError('the process was told to stop.')
+                self._progress = f'Opening {folder} for {opening.age_s:.0f} s.'
+                self.get_logger().info(self._progress, throttle_duration_sec=_PROGRESS_S)
+                self._publish_diagnostics()
+            return opening.result()
+        finally:
+            self._progress = ''
 
     def _activate(self) -> None:
         parameters, estimator, outputs = self.parameters, self._estimator, self._outputs
@@ -225,7 +247,10 @@ class PoseNode(LifecycleNode):
         rules = parameter_rules.rules()
         values = {each.name: each.value for each in changed if each.name in rules}
         if configured is not None and values:
-            self._apply(replace(configured, **values))
+            try:
+                self._apply(replace(configured, **values))
+            except PoseNodeError as error:
+                return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def _apply(self, parameters: Parameters) -> None:
@@ -256,12 +281,13 @@ class PoseNode(LifecycleNode):
         snapshot = self._health.snapshot()
         if parameters is not None and inputs is not None:
             self._look_at_supply(inputs, parameters, snapshot)
-        elif self._failure:
+        elif self._failure and not self._progress:
             self._health.complain('estimator', self._failure)
         transport = self.get_parameter('image_transport').value
         estimator = self._estimator
         facts = Facts(
             state=self._state(),
+            progress=self._progress,
             picture_topic=picture_topics(self, transport)[0],
             publishers=inputs.publishers() if inputs is not None else 0,
             camera_info_topic=self.resolve_topic_name('camera_info'),
@@ -299,6 +325,8 @@ class PoseNode(LifecycleNode):
     def _state(self) -> str:
         if self._inputs is not None:
             return 'paused' if self._own_services.paused else 'active'
+        if self._progress:
+            return 'configuring'
         return 'inactive' if self.parameters is not None else 'unconfigured'
 
 

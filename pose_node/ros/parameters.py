@@ -6,12 +6,17 @@ config/pose_node.yaml lists the same ones; a test holds the two together.
 from __future__ import annotations
 
 from dataclasses import Field, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pose_node.core.errors import PoseNodeError
 from pose_node.runtime.backends import BACKENDS
 
 from .names import check_template
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_LARGEST_PX = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,13 @@ class Parameters:
         'Look into the boxes on detections_2d (same stamp as the picture) instead of asking '
         "the bundle's locator.",
     )
+    region: tuple[int, ...] = _parameter(
+        (0, 0, 0, 0),
+        'Left, top, width and height of the one place where objects are looked for, instead of '
+        "asking the bundle's locator; all 0: anywhere.",
+        unit='px',
+        live=True,
+    )
     min_score: float = _parameter(
         0.5,
         'Poses with a lower score are not published; the score is the chance that a pose is '
@@ -178,6 +190,13 @@ class Parameters:
         live=True,
     )
 
+    def __post_init__(self) -> None:
+        if self.use_detections and any(self.region):
+            raise PoseNodeError(
+                'Both use_detections and region say where to look; set use_detections to false, '
+                'or region to all 0.'
+            )
+
 
 def rules() -> dict[str, Rule]:
     """The rule of every parameter, by name."""
@@ -186,7 +205,10 @@ def rules() -> dict[str, Rule]:
 
 def defaults() -> dict[str, Any]:
     """The default of every parameter, by name."""
-    return {each.name: each.default for each in fields(Parameters)}
+    values = {each.name: each.default for each in fields(Parameters)}
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
+    }
 
 
 def markdown() -> str:
@@ -209,7 +231,7 @@ def declare(node: Any) -> None:
 
     for each in fields(Parameters):
         try:
-            node.declare_parameter(each.name, each.default, _descriptor(each))
+            node.declare_parameter(each.name, defaults()[each.name], _descriptor(each))
         except ParameterException as error:  # wrong type or out of range
             raise PoseNodeError(
                 f'Parameter {each.name} cannot be what it was set to ({error}); '
@@ -219,16 +241,20 @@ def declare(node: Any) -> None:
 
 def read(node: Any) -> Parameters:
     """The values that `node` has now; raises PoseNodeError."""
-    values = {each.name: node.get_parameter(each.name).value for each in fields(Parameters)}
+    values = {
+        each.name: _plain(node.get_parameter(each.name).value) for each in fields(Parameters)
+    }
     for name, value in values.items():
-        check_choice(name, value)
-        if name == 'child_frame':
-            check_template(value)
+        check(name, value)
     return Parameters(**values)
 
 
-def check_choice(name: str, value: Any) -> None:
-    """What a descriptor cannot express; types and ranges rclpy checks itself."""
+def check(name: str, value: Any) -> None:
+    """What a descriptor cannot express, as a PoseNodeError; types and ranges rclpy checks."""
+    if name == 'child_frame':
+        check_template(value)
+    elif name == 'region':
+        _check_region(value)
     rule = rules().get(name)
     if rule is not None and rule.choices and value not in rule.choices:
         raise PoseNodeError(
@@ -236,12 +262,19 @@ def check_choice(name: str, value: Any) -> None:
         )
 
 
+def _check_region(box: Sequence[int]) -> None:
+    if len(box) == 4 and (not any(box) or min(box[2:]) > 0) and max(map(abs, box)) < _LARGEST_PX:
+        return
+    raise PoseNodeError(
+        f'Parameter region is {list(box)}; give left, top, width and height in pixels, such as '
+        '[100, 80, 320, 240], or four 0.'
+    )
+
+
 def refusal(name: str, value: Any, configured: bool) -> str:
     """Why parameter `name` cannot be set to `value` now; '' when it can."""
     try:
-        check_choice(name, value)
-        if name == 'child_frame':
-            check_template(value)
+        check(name, value)
     except PoseNodeError as error:
         return str(error)
     rule = rules().get(name)
@@ -253,8 +286,18 @@ def refusal(name: str, value: Any, configured: bool) -> str:
     return ''
 
 
+def _plain(value: Any) -> Any:
+    """Lists come as array.array or list from rclpy; a tuple is compared and kept more easily."""
+    return value if isinstance(value, str | bool | int | float) else tuple(value)
+
+
 def _wanted(each: Field[Any]) -> str:
-    kinds = {bool: 'true or false', int: 'a whole number', float: 'a number with a point'}
+    kinds = {
+        bool: 'true or false',
+        int: 'a whole number',
+        float: 'a number with a point',
+        tuple: 'a list of whole numbers',
+    }
     kind = kinds.get(type(each.default), 'text')
     limits = each.metadata['rule'].limits()
     return f'{kind}, {limits}' if limits else kind

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pose_node.core.errors import PoseNodeError
+from pose_node.runtime.preprocess import Region
 
 from . import messages
 from .health import Health, Level
@@ -161,8 +162,9 @@ class Processor:
         the tracks'.
         """
         parameters, stamp_ns = self.parameters, frame.stamp_ns
+        searched = self._searched() if regions is None else regions
         if not parameters.track:
-            return self._estimator(picture, camera, stamp_ns, regions), []
+            return self._estimator(picture, camera, stamp_ns, searched), []
         frame_id = frame.message.header.frame_id
         expected, locate = self._tracks.expect(frame_id, stamp_ns, parameters)
         tracked = []
@@ -170,10 +172,18 @@ class Processor:
             places = [(each.object, each.motion.T_cam_obj) for each in expected]
             boxes = [self._estimator.region_at(*place, camera) for place in places]
             tracked = [box for box in boxes if box is not None]
-            regions = None if locate or not tracked else ()
-        result = self._estimator(picture, camera, stamp_ns, regions, tracked)
+            searched = searched if locate or not tracked else ()
+        result = self._estimator(picture, camera, stamp_ns, searched, tracked)
         tracks = self._tracks.update(frame_id, result.poses)
         return replace(result, poses=tuple(track.as_pose() for track in tracks)), tracks
+
+    def _searched(self) -> list[Region] | None:
+        """The place to look for every object when one is set; None when the locator is asked."""
+        box = self.parameters.region
+        if not any(box):
+            return None
+        objects = self._estimator.bundle.pose_network.objects
+        return [Region.from_xywh(name, box) for name in objects]
 
     def _picture(self, frame: Frame) -> Any:
         raw = self.parameters.image_transport == 'raw'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,20 @@ def test_rviz_shows_what_the_node_publishes():
     pictures = [each['Topic']['Value'] for each in displays if each['Class'].endswith('/Image')]
     assert pictures == ['/pose_node/overlay', '/image']
     assert 'rviz_default_plugins/TF' in shown
+
+
+def test_foxglove_shows_what_the_node_publishes():
+    layout = json.loads((CHECKOUT / 'config' / 'foxglove.json').read_text())
+    view = layout['configById']
+    scene = view['3D!pose_node']
+    rviz = yaml.safe_load((CHECKOUT / 'config' / 'pose_node.rviz').read_text())
+    shown = {each['Topic']['Value'] for each in rviz['Visualization Manager']['Displays'][2:4]}
+    assert set(scene['topics']) <= shown | {'/pose_node/drill/pose_with_covariance'}
+    assert scene['followTf'] == rviz['Visualization Manager']['Global Options']['Fixed Frame']
+    assert view['Image!overlay']['imageMode']['imageTopic'] == '/pose_node/overlay'
+    assert view['DiagnosticSummary!pose_node']['topicToRender'] == '/diagnostics'
+
+    def panels(part):
+        return {part} if isinstance(part, str) else panels(part['first']) | panels(part['second'])
+
+    assert panels(layout['layout']) == set(view)

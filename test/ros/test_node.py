@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +21,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from pose_node.core.errors import PoseNodeError
 from pose_node.ros.health import Level
 from pose_node.ros.node import PoseNode
+from pose_node.runtime.estimator import PoseEstimator
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -123,6 +126,46 @@ def test_a_bundle_without_locator_needs_boxes(make_node, tmp_path, capfd):
     assert make_node(bundle=folder).trigger_configure() == FAILURE
     assert 'use_detections' in capfd.readouterr().err
     assert make_node(bundle=folder, use_detections=True).trigger_configure() == SUCCESS
+    assert make_node(bundle=folder, region=[10, 10, 50, 40]).trigger_configure() == SUCCESS
+
+
+def test_boxes_and_a_region_exclude_each_other(make_node, capfd):
+    node = make_node(use_detections=True, region=[10, 10, 50, 40])
+    assert node.trigger_configure() == FAILURE
+    assert 'set use_detections to false' in capfd.readouterr().err
+    assert set_one(node, 'region', [0, 0, 0, 0]).successful
+    assert node.trigger_configure() == SUCCESS
+    assert 'use_detections' in set_one(node, 'region', [10, 10, 50, 40]).reason
+
+
+def test_the_heart_beats_while_a_bundle_is_opened(make_node, monkeypatch):
+    """Compiling a network takes minutes."""
+    monkeypatch.setattr('pose_node.ros.node._DIAGNOSTICS_PERIOD_S', 0.05)
+    node, beats, gate = make_node(), [], threading.Event()
+    monkeypatch.setattr(node, '_diagnostics', SimpleNamespace(publish=beats.append))
+
+    def open_slowly(*arguments):
+        assert gate.wait(15.0)
+        return PoseEstimator(*arguments)
+
+    monkeypatch.setattr('pose_node.ros.node.PoseEstimator', open_slowly)
+    threading.Timer(0.5, gate.set).start()
+    assert node.trigger_configure() == SUCCESS
+    (estimator,) = (each for each in beats[2].status if each.name.endswith('estimator'))
+    assert estimator.level == DiagnosticStatus.OK
+    assert estimator.message.startswith('Opening ')
+    assert {each.key: each.value for each in estimator.values}['state'] == 'configuring'
+    assert node._state() == 'inactive'
+
+
+def test_it_stops_waiting_when_it_must(make_node, monkeypatch, capfd):
+    monkeypatch.setattr('pose_node.ros.node._DIAGNOSTICS_PERIOD_S', 0.05)
+    node, gate = make_node(), threading.Event()
+    monkeypatch.setattr('pose_node.ros.node.PoseEstimator', lambda *_: gate.wait(15.0))
+    node.must_stop = lambda: True
+    assert node.trigger_configure() == FAILURE
+    assert 'told to stop' in capfd.readouterr().err
+    gate.set()
 
 
 def test_a_fault_in_a_transition_is_logged_with_its_traceback(make_node, monkeypatch, capfd):

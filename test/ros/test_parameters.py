@@ -40,7 +40,7 @@ def test_yaml_comment_gives_limits_meaning_and_when_it_may_change(name):
 def test_numbers_have_ranges_that_hold_their_defaults():
     for name, default in parameters.defaults().items():
         rule = parameters.rules()[name]
-        if isinstance(default, bool | str):
+        if isinstance(default, bool | str | list):
             assert rule.low is None
         else:
             assert rule.low is not None, name
@@ -54,6 +54,30 @@ def test_refusals():
     sentence = parameters.refusal('image_transport', 'theora', configured=False)
     assert 'raw, compressed' in sentence
     assert parameters.refusal('use_sim_time', True, configured=True) == ''
+
+
+@pytest.mark.parametrize(
+    ('box', 'good'),
+    [
+        ([0, 0, 0, 0], True),
+        ([10, 20, 300, 200], True),
+        ([-40, 20, 300, 200], True),  # half outside is a place, too
+        ([10, 20, 0, 200], False),
+        ([10, 20, 300, -1], False),
+        ([10, 20, 300], False),
+        ([], False),
+        ([10, 20, 1 << 40, 200], False),
+    ],
+)
+def test_a_region_is_a_box(box, good):
+    sentence = parameters.refusal('region', box, configured=True)
+    assert (sentence == '') == good
+    assert good or 'give left, top, width and height in pixels' in sentence
+
+
+def test_boxes_and_a_region_exclude_each_other():
+    with pytest.raises(PoseNodeError, match='use_detections and region'):
+        parameters.Parameters(use_detections=True, region=(1, 2, 3, 4))
 
 
 @pytest.fixture
@@ -77,10 +101,10 @@ def make_node():
 
 
 def test_declared_values_and_descriptors(make_node):
-    node = make_node(min_score=0.25, threads=3)
+    node = make_node(min_score=0.25, threads=3, region=[1, 2, 30, 40])
     parameters.declare(node)
     values = parameters.read(node)
-    assert values == parameters.Parameters(min_score=0.25, threads=3)
+    assert values == parameters.Parameters(min_score=0.25, threads=3, region=(1, 2, 30, 40))
     descriptor = node.describe_parameter('marker_lifetime')
     assert descriptor.floating_point_range[0].to_value == 3600.0
     assert descriptor.description
@@ -97,6 +121,7 @@ def test_declared_values_and_descriptors(make_node):
         ('min_score', float('nan'), 'a number with a point, 0 to 1'),
         ('threads', 'many', 'a whole number, 0 to 256'),
         ('bundle', 3, 'text'),
+        ('region', [0.5, 0.5, 10.0, 10.0], 'a list of whole numbers, px'),
     ],
 )
 def test_impossible_overrides_are_refused_with_a_sentence(make_node, name, value, words):

@@ -128,6 +128,21 @@ def test_a_good_picture_is_answered_with_its_poses_and_times():
     assert not world.logger.errors + world.logger.warnings
 
 
+def test_a_region_is_where_every_object_is_looked_for():
+    world = World(region=(1, 1, 4, 2))
+    world.process()
+    ((*_, regions),) = world.looked_at
+    assert regions == [Region('mug', (2.5, 1.5), (4.0, 2.0))]
+
+
+def test_what_is_tracked_is_not_looked_for_in_the_region():
+    world = World(region=(1, 1, 4, 2), track=True)
+    for picture in range(3):
+        world.process(stamp_ns=picture * 33_000_000)
+    assert [len(regions) for *_, regions in world.looked_at] == [1, 0, 0]
+    assert len(world.tracked) == 1
+
+
 def test_a_bad_picture_is_answered_once_with_nothing():
     world = World()
     assert world.process(encoding='cmyk') == ()

@@ -83,7 +83,7 @@ class Outputs:
 
     answers = 0
 
-    def publish(self, header, poses, parameters, tracks=(), R_header_cam=None) -> str:
+    def publish(self, header, poses, parameters, tracks=()) -> str:
         self.answers += 1
         return ''
 

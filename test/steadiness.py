@@ -2,7 +2,8 @@
 
 python test/steadiness.py [BUNDLE]
 
-Without ROS: the estimator on the bag's pictures, with the node's own rules for where to look.
+Without ROS: the estimator on the bag's pictures, with the node's own rules for where to look. "in
+the room": as with target_frame, the camera's way taken from the truth; "still" as the parameter.
 jitter: median length of the steps of the error from picture to picture, so that motion itself does
 not count. lag: median of the error along the velocity, in ms of that velocity.
 """
@@ -19,8 +20,10 @@ import numpy as np
 from pose_node.cli.truth import read_frames
 from pose_node.core import metrics
 from pose_node.core.camera import Camera
+from pose_node.core.geometry import inverse
 from pose_node.core.mesh import read_ply
 from pose_node.ros.bagfile import BagReader
+from pose_node.ros.frames import moved
 from pose_node.ros.parameters import Parameters
 from pose_node.ros.tracking import Tracks
 from pose_node.runtime.estimator import PoseEstimator
@@ -35,25 +38,41 @@ _MOVES_M_S = 0.05
 
 
 def found(
-    estimator: PoseEstimator, film: list[tuple[int, np.ndarray]], camera: Camera, *, track: bool
+    estimator: PoseEstimator,
+    film: list[tuple[int, np.ndarray]],
+    camera: Camera,
+    parameters: Parameters,
+    T_room_cam: list[np.ndarray] | None = None,
 ) -> list[ObjectPose | None]:
     """The surest pose of every picture of a film (stamp, picture), as the node would have it."""
-    parameters = Parameters(track=track)
     tracks = Tracks({each.name: each.symmetries for each in estimator.bundle.objects})
     poses: list[ObjectPose | None] = []
-    for stamp_ns, picture in film:
-        if not track:
+    for number, (stamp_ns, picture) in enumerate(film):
+        if not parameters.track:
             result = estimator(picture, camera, stamp_ns)
             poses.append(next(iter(result.poses), None))
             continue
+        T = np.eye(4) if T_room_cam is None else T_room_cam[number]
         expected, locate = tracks.expect('', stamp_ns, parameters)
-        boxes = [estimator.region_at(t.object, t.motion.T_cam_obj, camera) for t in expected]
+        places = [(t.object, inverse(T) @ t.motion.T_ref_obj) for t in expected]
+        boxes = [estimator.region_at(*place, camera) for place in places]
         tracked = [box for box in boxes if box is not None]
         regions: Any = None if locate or not tracked else ()
         result = estimator(picture, camera, stamp_ns, regions, tracked)
-        seen = tracks.update('', result.poses)
-        poses.append(next((each.as_pose() for each in seen), None))
+        seen = tracks.update('', moved(result.poses, T))
+        poses.append(next(iter(moved([each.as_pose() for each in seen], inverse(T))), None))
     return poses
+
+
+def way(frames: list[Any]) -> list[np.ndarray]:
+    """T_room_cam of every frame, the room's origin being the thing that stands in it; where there
+    is none in the picture, the last one.
+    """
+    last, T_room_cam = np.eye(4), []
+    for frame in frames:
+        last = last if frame.T_cam_obj is None else inverse(frame.T_cam_obj)
+        T_room_cam.append(last)
+    return T_room_cam
 
 
 def on_film(
@@ -91,7 +110,7 @@ def on_film(
 
 
 def held(
-    estimator: PoseEstimator, pictures: list[np.ndarray], camera: Camera, *, track: bool
+    estimator: PoseEstimator, pictures: list[np.ndarray], camera: Camera, parameters: Parameters
 ) -> float:
     """Median step, mm, of things on pictures that are shown again and again with fresh noise."""
     steps = []
@@ -102,7 +121,7 @@ def held(
             noise = rng.normal(0.0, _NOISE, picture.shape)
             noisy = np.clip(picture + noise, 0, 255).astype(np.uint8)
             film.append((k * _PERIOD_NS, noisy))
-        places = [p.T_cam_obj[:3, 3] for p in found(estimator, film, camera, track=track) if p]
+        places = [p.T_cam_obj[:3, 3] for p in found(estimator, film, camera, parameters) if p]
         # A second for the filter to settle.
         steps += np.linalg.norm(np.diff(places[_TIMES // 2 :], axis=0), axis=1).tolist()
     return 1e3 * float(np.median(steps))
@@ -131,15 +150,20 @@ def main() -> None:
         assert mesh is not None
         vertices_m = read_ply(estimator.bundle.read(mesh)).vertices
         print('film | found % | 30 to 70 % visible | ADD 0.1d | 0.05d | NEES | jitter mm | lag ms')
-        for name, track in (('every picture for itself', False), ('tracked', True)):
-            poses = found(estimator, film, camera, track=track)
+        alone, tracked, still = Parameters(track=False), Parameters(), Parameters(still=True)
+        for name, parameters, T_room_cam in (
+            ('every picture for itself', alone, None),
+            ('tracked', tracked, None),
+            ('tracked in the room', tracked, way(frames)),
+            ('tracked in the room, still', still, way(frames)),
+        ):
+            poses = found(estimator, film, camera, parameters, T_room_cam)
             row = on_film(frames, poses, vertices_m, estimator.bundle.objects[0].diameter_m)
             print(f'{name} | {row}')
         clear = [p for f, p in zip(frames, pictures, strict=True) if f.visible > 0.9]
-        still = clear[:: max(1, len(clear) // _HELD)][:_HELD]
-        jitter = [held(estimator, still, camera, track=track) for track in (False, True)]
-        print(f'held pictures: jitter {jitter[0]:.2f} mm, tracked {jitter[1]:.2f} mm: '
-              f'{jitter[0] / jitter[1]:.1f} times less')  # fmt: skip
+        shown = clear[:: max(1, len(clear) // _HELD)][:_HELD]
+        jitter = [held(estimator, shown, camera, each) for each in (alone, tracked, still)]
+        print('held pictures, jitter mm:', ', '.join(f'{each:.2f}' for each in jitter))
 
 
 if __name__ == '__main__':

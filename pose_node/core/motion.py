@@ -1,9 +1,10 @@
 """One moving pose and its twist from measurements with covariances: a Kalman filter on SE(3).
 
-The state is T_cam_obj and its twist (v, w) in the axes of the camera frame, constant but for white
-noise of acceleration (Bar-Shalom et al., "Estimation with Applications to Tracking and
-Navigation", 2001, sec. 6.3.2). Errors are those of the pose's covariance everywhere: p' = p + dp,
-R' = exp(dr) R, with the twist's error behind them: (dp, dr, dv, dw).
+The state is T_ref_obj, in whatever frame the measurements are, and its twist (v, w) in the axes of
+that frame, constant but for white noise of acceleration (Bar-Shalom et al., "Estimation with
+Applications to Tracking and Navigation", 2001, sec. 6.3.2). Errors are those of the pose's
+covariance everywhere: p' = p + dp, R' = exp(dr) R, with the twist's error behind them:
+(dp, dr, dv, dw).
 
 A filter that takes 30 equal errors a second for news grows sure of them. `correlation` says how
 alike errors are that lie a tenth of a second apart; it fades exponentially, and covariances are
@@ -38,9 +39,9 @@ class MotionOptions:
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """What is known: T_cam_obj (4, 4), twist (6,) m/s and rad/s, covariance (12, 12)."""
+    """What is known: T_ref_obj (4, 4), twist (6,) m/s and rad/s, covariance (12, 12)."""
 
-    T_cam_obj: np.ndarray
+    T_ref_obj: np.ndarray
     twist: np.ndarray
     covariance: np.ndarray
     unmeasured_s: float = 0.0  # since the last measurement
@@ -56,18 +57,18 @@ class Motion:
         return self.covariance[6:, 6:]
 
 
-def first_seen(T_cam_obj: np.ndarray, covariance: np.ndarray, options: MotionOptions) -> Motion:
+def first_seen(T_ref_obj: np.ndarray, covariance: np.ndarray, options: MotionOptions) -> Motion:
     """The motion of something that was measured once."""
     speeds = np.repeat((options.speed, options.angular_speed), 3)
     P = np.zeros((12, 12))
     P[:6, :6] = covariance
     P[6:, 6:] = np.diag(speeds**2)
-    return Motion(T_cam_obj, np.zeros(6), P)
+    return Motion(T_ref_obj, np.zeros(6), P)
 
 
 def predicted(motion: Motion, seconds: float, options: MotionOptions) -> Motion:
     """The motion so many seconds later, with nothing measured."""
-    R, p = motion.T_cam_obj[:3, :3], motion.T_cam_obj[:3, 3]
+    R, p = motion.T_ref_obj[:3, :3], motion.T_ref_obj[:3, 3]
     turn = seconds * motion.twist[3:]
     F = np.eye(12)
     F[:3, 6:9] = seconds * np.eye(3)
@@ -84,14 +85,14 @@ def predicted(motion: Motion, seconds: float, options: MotionOptions) -> Motion:
     return Motion(T, motion.twist, P, motion.unmeasured_s + seconds)
 
 
-def distance_squared(motion: Motion, T_cam_obj: np.ndarray, covariance: np.ndarray) -> float:
+def distance_squared(motion: Motion, T_ref_obj: np.ndarray, covariance: np.ndarray) -> float:
     """Squared sigmas between a measurement of now and what was expected of it."""
-    error = _difference(T_cam_obj, motion.T_cam_obj)
+    error = _difference(T_ref_obj, motion.T_ref_obj)
     return float(error @ np.linalg.solve(motion.pose_covariance + covariance, error))
 
 
 def corrected(
-    motion: Motion, T_cam_obj: np.ndarray, covariance: np.ndarray, options: MotionOptions
+    motion: Motion, T_ref_obj: np.ndarray, covariance: np.ndarray, options: MotionOptions
 ) -> Motion:
     """The motion after a measurement of now."""
     alike = 0.0
@@ -99,27 +100,27 @@ def corrected(
         alike = min(options.correlation ** (motion.unmeasured_s / _APART_S), _MOST_ALIKE)
     P, C = motion.covariance, (1.0 + alike) / (1.0 - alike) * covariance
     gain = np.linalg.solve(P[:6, :6] + C, P[:6]).T
-    step = gain @ _difference(T_cam_obj, motion.T_cam_obj)
+    step = gain @ _difference(T_ref_obj, motion.T_ref_obj)
     # Joseph's form: symmetric and positive whatever the rounding.
     I_KH = np.eye(12)
     I_KH[:, :6] -= gain
     P = I_KH @ P @ I_KH.T + gain @ C @ gain.T
-    R, p = motion.T_cam_obj[:3, :3], motion.T_cam_obj[:3, 3]
+    R, p = motion.T_ref_obj[:3, :3], motion.T_ref_obj[:3, 3]
     T = make_pose(exp_so3(step[3:6]) @ R, p + step[:3])
     return Motion(T, motion.twist + step[6:], P)
 
 
 def nearest_twin(
-    T_cam_obj: np.ndarray, covariance: np.ndarray, expected: np.ndarray, symmetries: Symmetries
+    T_ref_obj: np.ndarray, covariance: np.ndarray, expected: np.ndarray, symmetries: Symmetries
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of the poses that look the same the one nearest in rotation to `expected`, and its
     covariance.
     """
-    twins = T_cam_obj @ symmetries.transforms()
+    twins = T_ref_obj @ symmetries.transforms()
     nearest = twins[int(np.argmin(angle_between(twins[:, :3, :3], expected[:3, :3])))]
     # The place moves along where the turn between the two origins has a lever.
     J = np.eye(6)
-    J[:3, 3:] = -hat(nearest[:3, 3] - T_cam_obj[:3, 3])
+    J[:3, 3:] = -hat(nearest[:3, 3] - T_ref_obj[:3, 3])
     return nearest, J @ covariance @ J.T
 
 

@@ -88,7 +88,8 @@ def _transform(
 
 
 class TargetFrame:
-    """The frame in which poses are told, looked up at the picture's stamp; '' is the camera's.
+    """The frame in which things are tracked and told, looked up at the picture's stamp; '' is the
+    camera's.
 
     Raises PoseNodeError where tf2_ros is not installed.
     """
@@ -108,14 +109,12 @@ class TargetFrame:
         self._buffer = tf2_ros.Buffer()
         self._listener = tf2_ros.TransformListener(self._buffer, node)
 
-    def told(
-        self, header: Any, poses: Sequence[ObjectPose]
-    ) -> tuple[Any, np.ndarray, list[ObjectPose]]:
-        """The header of the poses, the rotation (3, 3) from the camera's axes, and the poses in
-        the target frame, covariances with them. Raises PoseNodeError when tf knows no way.
+    def T_told_cam(self, header: Any) -> np.ndarray:
+        """(4, 4) from the camera of a picture to the frame in which its poses are told. Raises
+        PoseNodeError when tf knows no way.
         """
         if not self.frame or self.frame == header.frame_id:
-            return header, np.eye(3), list(poses)
+            return np.eye(4)
         from rclpy.duration import Duration
         from rclpy.time import Time
 
@@ -132,18 +131,11 @@ class TargetFrame:
                 f'target_frame {self.frame} at the stamp of the picture ({error}); see '
                 '`ros2 run tf2_ros tf2_echo`.'
             ) from None
-        T_target_cam = messages.matrix_of(found.transform)
-        R = T_target_cam[:3, :3]
-        turned = np.kron(np.eye(2), R)
-        moved = [
-            replace(
-                pose,
-                T_cam_obj=T_target_cam @ pose.T_cam_obj,
-                covariance=turned @ pose.covariance @ turned.T,
-            )
-            for pose in poses
-        ]
-        return Header(stamp=header.stamp, frame_id=self.frame), R, moved
+        return messages.matrix_of(found.transform)
+
+    def header(self, header: Any) -> Any:
+        """That of a picture's poses."""
+        return Header(stamp=header.stamp, frame_id=self.frame) if self.frame else header
 
     def close(self) -> None:
         """Stop listening to tf."""
@@ -151,4 +143,19 @@ class TargetFrame:
             self._listener.unregister()
 
 
-__all__ = ['Frames', 'TargetFrame']
+def moved(poses: Sequence[ObjectPose], T_to_from: np.ndarray) -> tuple[ObjectPose, ...]:
+    """The same poses in another frame, covariances with them."""
+    if np.array_equal(T_to_from, np.eye(4)):
+        return tuple(poses)
+    turned = np.kron(np.eye(2), T_to_from[:3, :3])
+    return tuple(
+        replace(
+            pose,
+            T_cam_obj=T_to_from @ pose.T_cam_obj,
+            covariance=turned @ pose.covariance @ turned.T,
+        )
+        for pose in poses
+    )
+
+
+__all__ = ['Frames', 'TargetFrame', 'moved']

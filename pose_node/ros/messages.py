@@ -83,19 +83,15 @@ def pose_with_covariance_stamped(header: Any, pose: ObjectPose) -> PoseWithCovar
     return PoseWithCovarianceStamped(header=header, pose=pose_with_covariance(pose))
 
 
-def twist_stamped(
-    header: Any, track: Track, R_header_cam: np.ndarray
-) -> TwistWithCovarianceStamped:
-    """How a tracked thing moves relative to the camera, in the axes of the header's frame; the
-    linear part is that of the object's origin.
+def twist_stamped(header: Any, track: Track) -> TwistWithCovarianceStamped:
+    """How a tracked thing moves in the header's frame, in its axes; the linear part is that of the
+    object's origin.
     """
     message = TwistWithCovarianceStamped(header=header)
-    turn = np.kron(np.eye(2), R_header_cam)
-    vx, vy, vz, wx, wy, wz = (float(value) for value in turn @ track.motion.twist)
+    vx, vy, vz, wx, wy, wz = (float(value) for value in track.motion.twist)
     message.twist.twist.linear = Vector3(x=vx, y=vy, z=vz)
     message.twist.twist.angular = Vector3(x=wx, y=wy, z=wz)
-    covariance = turn @ track.motion.twist_covariance @ turn.T
-    message.twist.covariance = covariance.astype(np.float64).ravel()
+    message.twist.covariance = track.motion.twist_covariance.astype(np.float64).ravel()
     return message
 
 

@@ -73,16 +73,13 @@ class Outputs:
         poses: Sequence[ObjectPose],
         parameters: Parameters,
         tracks: Sequence[Track] = (),
-        R_header_cam: np.ndarray | None = None,
     ) -> str:
         """What was found in a picture, or that nothing was; returns what is wrong with transforms
-        that were not sent. tracks: the poses' own, where things are tracked; R_header_cam (3, 3)
-        turns the camera's axes to the header's.
+        that were not sent. tracks: the poses' own, where things are tracked.
 
         Transforms go first: who is woken by the detections finds them there. All is made before
         any is sent, so that a picture is never answered twice.
         """
-        R = np.eye(3) if R_header_cam is None else R_header_cam
         ids = [frame_name(pose, parameters.child_frame) for pose in poses] if tracks else []
         detections = messages.detections(header, poses, self._bundle, ids)
         markers = self._markers.update(header, poses, parameters.marker_lifetime)
@@ -93,7 +90,7 @@ class Outputs:
             name: [
                 messages.pose_stamped(header, poses[i]),
                 messages.pose_with_covariance_stamped(header, poses[i]),
-                *([messages.twist_stamped(header, tracks[i], R)] if tracks else []),
+                *([messages.twist_stamped(header, tracks[i])] if tracks else []),
             ]
             for name, i in first.items()
         }

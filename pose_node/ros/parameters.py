@@ -146,6 +146,13 @@ class Parameters:
         high=100.0,
         live=True,
     )
+    still: bool = _parameter(
+        False,
+        'Things stand in the frame that they are told in (target_frame, or that of a camera that '
+        'stands itself) unless somebody moves them: poses become much steadier, and acceleration '
+        'is not asked.',
+        live=True,
+    )
     publish_tf: bool = _parameter(
         True, 'Send the transform from the camera optical frame to each object.', live=True
     )

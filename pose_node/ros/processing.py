@@ -13,9 +13,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pose_node.core.errors import PoseNodeError
+from pose_node.core.geometry import inverse
 from pose_node.runtime.preprocess import Region
 
 from . import messages
+from .frames import moved
 from .health import Health, Level
 from .names import frame_name
 from .pictures import decode_compressed, decode_image
@@ -23,6 +25,8 @@ from .tracking import Tracks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import numpy as np
 
     from pose_node.runtime.estimator import PoseEstimator
     from pose_node.runtime.results import FrameResult, ObjectPose
@@ -104,8 +108,9 @@ class Processor:
         decoded = time.perf_counter()
         camera = self._camera(frame, (picture.shape[1], picture.shape[0]))
         regions = self._regions(frame)
+        T_told_cam = self._told_from(header)
         try:
-            result, tracks = self._estimate(frame, picture, camera, regions)
+            result, tracks = self._estimate(frame, picture, camera, regions, T_told_cam)
         except PoseNodeError as error:
             raise _Refusal('estimator', str(error)) from None
         if result.poses and not header.frame_id:
@@ -116,11 +121,9 @@ class Processor:
                 Level.WARN,
             )
         estimated = time.perf_counter()
-        try:
-            told, R_told_cam, poses = self._target.told(header, result.poses)
-        except PoseNodeError as error:
-            raise _Refusal('transforms', str(error)) from None
-        wrong = self._outputs.publish(told, poses, parameters, tracks, R_told_cam)
+        told = self._target.header(header)
+        poses = [track.as_pose() for track in tracks] or moved(result.poses, T_told_cam)
+        wrong = self._outputs.publish(told, poses, parameters, tracks)
         if wrong:
             self._complain('transforms', wrong, Level.WARN)
         published = time.perf_counter()
@@ -155,11 +158,17 @@ class Processor:
         )
         return True
 
+    def _told_from(self, header: Any) -> np.ndarray:
+        try:
+            return self._target.T_told_cam(header)
+        except PoseNodeError as error:
+            raise _Refusal('transforms', str(error)) from None
+
     def _estimate(
-        self, frame: Frame, picture: Any, camera: Any, regions: Any
+        self, frame: Frame, picture: Any, camera: Any, regions: Any, T_told_cam: np.ndarray
     ) -> tuple[FrameResult, list[Track]]:
-        """What is in the picture; where things are tracked, their tracks too, and poses that are
-        the tracks'.
+        """What is in the picture, in the camera's frame; where things are tracked, their tracks
+        too, in the frame in which they are told, and poses that are the tracks'.
         """
         parameters, stamp_ns = self.parameters, frame.stamp_ns
         searched = self._searched() if regions is None else regions
@@ -167,15 +176,17 @@ class Processor:
             return self._estimator(picture, camera, stamp_ns, searched), []
         frame_id = frame.message.header.frame_id
         expected, locate = self._tracks.expect(frame_id, stamp_ns, parameters)
+        T_cam_told = inverse(T_told_cam)
         tracked = []
         if regions is None:  # boxes from outside say themselves where to look
-            places = [(each.object, each.motion.T_cam_obj) for each in expected]
+            places = [(each.object, T_cam_told @ each.motion.T_ref_obj) for each in expected]
             boxes = [self._estimator.region_at(*place, camera) for place in places]
             tracked = [box for box in boxes if box is not None]
             searched = searched if locate or not tracked else ()
         result = self._estimator(picture, camera, stamp_ns, searched, tracked)
-        tracks = self._tracks.update(frame_id, result.poses)
-        return replace(result, poses=tuple(track.as_pose() for track in tracks)), tracks
+        tracks = self._tracks.update(frame_id, moved(result.poses, T_told_cam))
+        seen = moved([track.as_pose() for track in tracks], T_cam_told)
+        return replace(result, poses=seen), tracks
 
     def _searched(self) -> list[Region] | None:
         """The place to look for every object when one is set; None when the locator is asked."""

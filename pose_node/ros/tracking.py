@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 _CAMERAS = 16  # frames whose tracks are kept
 _TURN_PER_SHIFT = 3.0  # rad/s² for every m/s²
+# A filter that remembers for seconds must know that errors are alike for longer, too.
+_STILL = MotionOptions(
+    acceleration=0.01,
+    angular_acceleration=0.03,
+    speed=0.05,
+    angular_speed=0.1,
+    correlation=0.5,
+)
 
 
 class Tracks:
@@ -76,6 +84,8 @@ def options_of(parameters: Parameters) -> TrackOptions:
     """The tracker's options as the node's parameters have them."""
     shift = parameters.acceleration
     motion = MotionOptions(acceleration=shift, angular_acceleration=_TURN_PER_SHIFT * shift)
+    if parameters.still:
+        motion = _STILL
     return TrackOptions(lost_after_s=parameters.lost_after, motion=motion)
 
 

@@ -70,13 +70,13 @@ class Track:
         return replace(
             self.pose,
             instance=self.id,
-            T_cam_obj=self.motion.T_cam_obj,
+            T_cam_obj=self.motion.T_ref_obj,
             covariance=self.motion.pose_covariance,
         )
 
 
 class Tracker:
-    """Holds the tracks of one camera."""
+    """Holds the tracks of one camera, in the frame in which its poses are given."""
 
     def __init__(
         self, symmetries: Mapping[str, Symmetries], options: TrackOptions | None = None
@@ -173,7 +173,7 @@ class Tracker:
                 nearest_twin(
                     pose.T_cam_obj,
                     pose.covariance,
-                    track.motion.T_cam_obj,
+                    track.motion.T_ref_obj,
                     self._symmetries[pose.object],
                 )
                 for track in tracks
@@ -199,6 +199,6 @@ def _free(taken: set[int]) -> int:
 
 def _nearest(track: Track, others: Sequence[Track]) -> int:
     """Which of the others stands nearest to it."""
-    place = track.motion.T_cam_obj[:3, 3]
-    distances = [np.linalg.norm(each.motion.T_cam_obj[:3, 3] - place) for each in others]
+    place = track.motion.T_ref_obj[:3, 3]
+    distances = [np.linalg.norm(each.motion.T_ref_obj[:3, 3] - place) for each in others]
     return int(np.argmin(distances))

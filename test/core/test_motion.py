@@ -47,8 +47,8 @@ def test_prediction_moves_as_the_twist_says(rng):
     motion = Motion(pose(rng), rng.normal(size=6), np.diag(rng.uniform(0.1, 1.0, 12)))
     once = predicted(motion, 0.5, STRAIGHT)
     twice = predicted(predicted(motion, 0.2, STRAIGHT), 0.3, STRAIGHT)
-    np.testing.assert_allclose(once.T_cam_obj, twice.T_cam_obj, atol=1e-12)
-    turn = log_so3(once.T_cam_obj[:3, :3] @ motion.T_cam_obj[:3, :3].T)
+    np.testing.assert_allclose(once.T_ref_obj, twice.T_ref_obj, atol=1e-12)
+    turn = log_so3(once.T_ref_obj[:3, :3] @ motion.T_ref_obj[:3, :3].T)
     np.testing.assert_allclose(turn, 0.5 * motion.twist[3:], atol=1e-12)
     # Process noise that came in before a turn is turned with it: only the places agree to the bit.
     np.testing.assert_allclose(once.covariance[:3, :3], twice.covariance[:3, :3], atol=1e-12)
@@ -57,7 +57,7 @@ def test_prediction_moves_as_the_twist_says(rng):
 def test_a_measurement_of_infinite_doubt_changes_nothing(rng):
     motion = first_seen(pose(rng), C, STRAIGHT)
     after = corrected(motion, pose(rng), 1e12 * np.eye(6), STRAIGHT)
-    np.testing.assert_allclose(after.T_cam_obj, motion.T_cam_obj, atol=1e-9)
+    np.testing.assert_allclose(after.T_ref_obj, motion.T_ref_obj, atol=1e-9)
     np.testing.assert_allclose(after.covariance, motion.covariance, atol=1e-9)
 
 
@@ -68,7 +68,7 @@ def test_two_measurements_of_a_still_thing_are_their_mean(rng):
     still = MotionOptions(acceleration=0.0, angular_acceleration=0.0, speed=0.0, angular_speed=0.0,
                           correlation=0.0)  # fmt: skip
     after = corrected(first_seen(T, C, still), other, C, still)
-    np.testing.assert_allclose(after.T_cam_obj[:3, 3], (0.002, 0.0, 1.0), atol=1e-12)
+    np.testing.assert_allclose(after.T_ref_obj[:3, 3], (0.002, 0.0, 1.0), atol=1e-12)
     np.testing.assert_allclose(after.pose_covariance, C / 2, rtol=1e-9)
 
 
@@ -84,14 +84,14 @@ def test_what_the_filter_claims_is_true(rng):
             true = predicted(Motion(T, twist, np.zeros((12, 12))), seconds, options)
             noise = rng.multivariate_normal(np.zeros(12), true.covariance)
             T = make_pose(
-                exp_so3(noise[3:6]) @ true.T_cam_obj[:3, :3], true.T_cam_obj[:3, 3] + noise[:3]
+                exp_so3(noise[3:6]) @ true.T_ref_obj[:3, :3], true.T_ref_obj[:3, 3] + noise[:3]
             )
             twist = true.twist + noise[6:]
             motion = predicted(motion, seconds, options)
             seen = measured(rng, T)
             inside.append(distance_squared(motion, seen, C) < options.gate_squared)
             motion = corrected(motion, seen, C, options)
-        nees.append(metrics.nees(motion.T_cam_obj, T, motion.pose_covariance))
+        nees.append(metrics.nees(motion.T_ref_obj, T, motion.pose_covariance))
     low, high = stats.chi2(6 * len(nees)).ppf((0.001, 0.999)) / len(nees)
     assert low < np.mean(nees) < high
     assert np.mean(inside) > 0.995
@@ -118,7 +118,7 @@ def test_errors_that_last_are_not_averaged_away(rng):
                     motion = first_seen(seen, C, options)
                 else:
                     motion = corrected(predicted(motion, 0.05, options), seen, C, options)
-            nees.append(metrics.nees(motion.T_cam_obj, T, motion.pose_covariance))
+            nees.append(metrics.nees(motion.T_ref_obj, T, motion.pose_covariance))
         claims[correlation] = np.mean(nees)
     assert claims[0.0] > 9.0
     assert 1.5 < claims[0.8] < 6.0

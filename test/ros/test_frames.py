@@ -17,7 +17,7 @@ from std_msgs.msg import Header
 from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import exp_so3, inverse, make_pose
 from pose_node.ros import messages
-from pose_node.ros.frames import Frames, TargetFrame
+from pose_node.ros.frames import Frames, TargetFrame, moved
 from pose_node.ros.names import check_template, frame_name
 from pose_node.ros.parameters import Parameters
 from pose_node.runtime.preprocess import Region
@@ -132,30 +132,38 @@ def test_poses_are_told_in_the_target_frame_at_the_stamp_of_the_picture(tf2):
     message, _ = Frames().transforms(header(), [found(T_cam_obj=T_base_cam)], Parameters())
     tf2.answer = message.transforms[0].transform
     target = TargetFrame(None, 'base')
-    told, R, (pose,) = target.told(header(), [found()])
+    T_told_cam = target.T_told_cam(header())
     assert tf2.asked == [('base', 'camera', 10 * 10**9, 10**8)]
+    np.testing.assert_allclose(T_told_cam, T_base_cam, atol=1e-12)
+    told = target.header(header())
     assert (told.frame_id, told.stamp.sec) == ('base', 10)
-    np.testing.assert_allclose(pose.T_cam_obj, T_base_cam @ T, atol=1e-12)
-    np.testing.assert_allclose(R, T_base_cam[:3, :3], atol=1e-12)
-    # Each half of the covariance is turned; what lies between place and turn is not mixed.
-    np.testing.assert_allclose(pose.covariance[:3, :3], R @ np.diag((1.0, 2, 3)) @ R.T, atol=1e-12)
-    np.testing.assert_allclose(pose.covariance[3:, 3:], R @ np.diag((4.0, 5, 6)) @ R.T, atol=1e-12)
     target.close()
     assert tf2.listening == 0
+
+
+def test_poses_are_moved_with_their_covariances():
+    T_base_cam = make_pose(exp_so3(np.array([0.0, 1.0, 0.4])), np.array([1.0, -2.0, 0.5]))
+    (pose,) = moved([found()], T_base_cam)
+    np.testing.assert_allclose(pose.T_cam_obj, T_base_cam @ T, atol=1e-12)
+    # Each half of the covariance is turned; what lies between place and turn is not mixed.
+    R = T_base_cam[:3, :3]
+    np.testing.assert_allclose(pose.covariance[:3, :3], R @ np.diag((1.0, 2, 3)) @ R.T, atol=1e-12)
+    np.testing.assert_allclose(pose.covariance[3:, 3:], R @ np.diag((4.0, 5, 6)) @ R.T, atol=1e-12)
+    (back,) = moved([pose], inverse(T_base_cam))
+    np.testing.assert_allclose(back.T_cam_obj, T, atol=1e-12)
+    np.testing.assert_allclose(back.covariance, found().covariance, atol=1e-12)
 
 
 def test_without_a_way_there_is_a_sentence(tf2):
     tf2.answer = LookupError('no base')
     with pytest.raises(PoseNodeError, match=r'no way from camera to target_frame base .*no base'):
-        TargetFrame(None, 'base').told(header(), [found()])
+        TargetFrame(None, 'base').T_told_cam(header())
 
 
 def test_the_cameras_own_frame_needs_no_tf(tf2):
     for target in (TargetFrame(None, ''), TargetFrame(None, 'camera')):
-        told, R, (pose,) = target.told(header(), [found()])
-        assert told.frame_id == 'camera' and not tf2.asked
-        np.testing.assert_array_equal(R, np.eye(3))
-        np.testing.assert_array_equal(pose.T_cam_obj, T)
+        np.testing.assert_array_equal(target.T_told_cam(header()), np.eye(4))
+        assert target.header(header()).frame_id == 'camera' and not tf2.asked
 
 
 def test_without_tf2_ros_a_target_frame_is_refused(monkeypatch):

@@ -16,7 +16,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray
 
 from pose_node.core.errors import PoseNodeError
-from pose_node.core.geometry import make_pose
+from pose_node.core.geometry import exp_so3, inverse, make_pose
 from pose_node.core.pnp import PnpStatus
 from pose_node.core.symmetry import Symmetries
 from pose_node.ros.frames import TargetFrame
@@ -49,7 +49,7 @@ class Outputs:
         self.answers, self.stats, self.overlays = [], [], []
         self.wrong = ''
 
-    def publish(self, header, poses, parameters, tracks=(), R_header_cam=None):
+    def publish(self, header, poses, parameters, tracks=()):
         self.answers.append((header, tuple(poses)))
         self.tracks = list(tracks)
         return self.wrong
@@ -203,11 +203,13 @@ def test_transforms_that_are_wrong_and_frames_that_are_not_known_are_reported(mo
     assert world.logger.warnings == ['mug hangs from left already']
     assert world.health.snapshot().standing['transforms'].level == Level.WARN
 
-    def told(header, poses):
+    def no_way(header):
         raise PoseNodeError('tf knows no way')
 
-    monkeypatch.setattr(world.processor, '_target', SimpleNamespace(told=told))
+    looked_at = len(world.looked_at)
+    monkeypatch.setattr(world.processor, '_target', SimpleNamespace(T_told_cam=no_way))
     assert world.process() == ()
+    assert len(world.looked_at) == looked_at
     assert world.health.snapshot().refused == {'transforms': 1}
 
 
@@ -256,7 +258,7 @@ def test_a_tracked_thing_is_looked_for_where_it_will_be():
     (track,) = world.outputs.tracks
     np.testing.assert_allclose(track.motion.twist[0], 0.1, atol=0.02)
     assert seen[-1][0][0].instance == 0
-    np.testing.assert_array_equal(seen[-1][0][0].T_cam_obj, track.motion.T_cam_obj)
+    np.testing.assert_array_equal(seen[-1][0][0].T_cam_obj, track.motion.T_ref_obj)
 
 
 def test_a_bag_that_loops_begins_anew():
@@ -276,6 +278,48 @@ def test_cameras_are_tracked_apart():
         world.found = (mug(0.3),)
         ((pose,)) = world.process(frame_id='right', stamp_ns=k * 10**8)
         assert pose.instance == 0 and pose.T_cam_obj[0, 3] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize('track', [True, False])
+def test_what_stands_in_the_target_frame_stands_however_the_camera_moves(track):
+    """Told and tracked in the room's frame; looked for and drawn in the camera's."""
+    world = World(track=track)
+    T_room_mug = make_pose(exp_so3(np.array([0.1, 0.0, 0.2])), np.array([1.0, 2.0, 3.0]))
+    for k in range(6):
+        T_room_cam = make_pose(
+            exp_so3(np.array([0.0, 0.2 * k, 0.0])), np.array([0.1 * k, 0.0, 0.0])
+        )
+        world.processor._target = SimpleNamespace(
+            T_told_cam=lambda header, T=T_room_cam: T,
+            header=lambda header: Header(frame_id='room', stamp=header.stamp),
+        )
+        T_cam_mug = inverse(T_room_cam) @ T_room_mug
+        world.found = (replace(mug(0.0), T_cam_obj=T_cam_mug),)
+        (pose,) = world.process(stamp_ns=k * 10**8)
+        assert world.outputs.answers[-1][0].frame_id == 'room'
+        np.testing.assert_allclose(pose.T_cam_obj, T_room_mug, atol=1e-9)
+        header, _, _, result = world.outputs.overlays[-1]
+        assert header.frame_id == 'camera'
+        np.testing.assert_allclose(result.poses[0].T_cam_obj, T_cam_mug, atol=1e-9)
+        if track and k > 0:
+            (box,) = world.tracked
+            np.testing.assert_allclose(box.center_px, T_cam_mug[:2, 3], atol=1e-9)
+            np.testing.assert_allclose(world.outputs.tracks[0].motion.twist, 0.0, atol=1e-9)
+
+
+def test_still_things_move_less_and_can_be_moved():
+    """Noise is averaged away; a thing that somebody moved is followed after one picture."""
+    jitter = {}
+    for still in (False, True):
+        world = World(track=True, still=still)
+        rng = np.random.default_rng(5)
+        seen = steps(world, rng.normal(0.0, 1e-3, 60))
+        places = [poses[0].T_cam_obj[0, 3] for poses, _, _ in seen[30:] if poses]
+        jitter[still] = np.abs(np.diff(places)).mean()
+        moved = steps(world, [0.3] * 3, first_ns=60 * 10**8)
+        assert moved[-1][0][0].T_cam_obj[0, 3] == pytest.approx(0.3, abs=1e-2)
+        assert moved[-1][0][0].instance == 0
+    assert jitter[True] < 0.4 * jitter[False]
 
 
 def test_boxes_from_outside_say_where_to_look_even_when_tracked():

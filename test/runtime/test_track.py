@@ -57,7 +57,7 @@ def test_a_gap_is_bridged_where_the_thing_went_on(tracker):
     for step in range(10, 13):
         assert tracker([], step * STEP_NS) == []
         np.testing.assert_allclose(
-            tracker.tracks[0].motion.T_cam_obj[:3, 3], (0.03 * step, 0.0, 1.0), atol=0.01
+            tracker.tracks[0].motion.T_ref_obj[:3, 3], (0.03 * step, 0.0, 1.0), atol=0.01
         )
     (again,) = tracker([seen(at(0.39))], 13 * STEP_NS)
     assert again.id == track.id
@@ -81,7 +81,7 @@ def test_a_pose_beyond_the_gate_is_not_believed_at_once(tracker):
     assert tracker([seen(at(0.5))], 5 * STEP_NS) == []
     (track,) = tracker([seen(at(0.0))], 6 * STEP_NS)
     assert track.id == 0 and len(tracker.tracks) == 1
-    np.testing.assert_allclose(track.motion.T_cam_obj[:3, 3], (0.0, 0.0, 1.0), atol=1e-3)
+    np.testing.assert_allclose(track.motion.T_ref_obj[:3, 3], (0.0, 0.0, 1.0), atol=1e-3)
 
 
 def test_what_jumps_keeps_its_number(tracker):
@@ -91,7 +91,7 @@ def test_what_jumps_keeps_its_number(tracker):
     assert tracker([seen(at(0.5))], 5 * STEP_NS) == []
     (track,) = tracker([seen(at(0.5))], 6 * STEP_NS)
     assert track.id == 0 and len(tracker.tracks) == 1
-    np.testing.assert_allclose(track.motion.T_cam_obj[:3, 3], (0.5, 0.0, 1.0), atol=1e-3)
+    np.testing.assert_allclose(track.motion.T_ref_obj[:3, 3], (0.5, 0.0, 1.0), atol=1e-3)
 
 
 def test_a_second_of_its_kind_is_seen_at_once(tracker):
@@ -147,7 +147,7 @@ def test_symmetric_things_keep_their_twin(rng):
         T = at(0.0, turn=0.05 * step)
         (track,) = tracker([seen(T @ half if step % 2 else T)], step * STEP_NS)
         assert track.id == 0
-        assert metrics.rotation_error_rad(track.motion.T_cam_obj, T) < 0.1
+        assert metrics.rotation_error_rad(track.motion.T_ref_obj, T) < 0.1
 
 
 def test_a_still_thing_shakes_three_times_less(rng):
@@ -159,7 +159,7 @@ def test_a_still_thing_shakes_three_times_less(rng):
         T = make_pose(exp_so3(error[3:]), np.array([0.0, 0.0, 1.0]) + error[:3])
         (track,) = tracker([seen(T)], step * STEP_NS // 3)
         raw.append(T[:3, 3])
-        smooth.append(track.motion.T_cam_obj[:3, 3])
+        smooth.append(track.motion.T_ref_obj[:3, 3])
         assert track.as_pose().covariance.shape == (6, 6)
     steps = [np.diff(places[50:], axis=0) for places in (raw, smooth)]
     shake = [np.linalg.norm(each, axis=1).mean() for each in steps]

@@ -45,6 +45,7 @@ setup(
         'rich>=12,<16',
         'PyYAML>=5.4,<7',
     ],
+    extras_require={'openvino': ['openvino>=2025,<2027']},
     zip_safe=True,
     entry_points={
         'console_scripts': [

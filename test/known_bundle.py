@@ -326,3 +326,14 @@ def _mesh() -> str:
             x, y = (x, y) if ((x == 3) + (y == 4) + (z == 5)) % 2 == 0 else (y, x)
             lines.append(f'3 {6 * i + x} {6 * i + y} {6 * i + z}')
     return '\n'.join(lines) + '\n'
+
+
+def weights_elsewhere(model: bytes) -> bytes:
+    """The same model, one of whose weights is said to be in a file outside."""
+    proto = onnx.load_from_string(model)
+    weight = next(each for each in proto.graph.initializer if each.name == 'match')
+    weight.ClearField('raw_data')
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {'location': '../match.bin', 'offset': '0', 'length': '288'}.items():
+        weight.external_data.add(key=key, value=value)
+    return proto.SerializeToString()

@@ -74,14 +74,14 @@ def predicted(motion: Motion, seconds: float, options: MotionOptions) -> Motion:
     F[:3, 6:9] = seconds * np.eye(3)
     F[3:6, 3:6] = exp_so3(turn)
     F[3:6, 9:] = seconds * _left_jacobian(turn)
-    accelerations = np.repeat((options.acceleration, options.angular_acceleration), 3)
-    density = np.diag(accelerations**2)
-    Q = np.block([
-        [seconds**3 / 3.0 * density, seconds**2 / 2.0 * density],
-        [seconds**2 / 2.0 * density, seconds * density],
-    ])  # fmt: skip
-    T = make_pose(exp_so3(turn) @ R, p + seconds * motion.twist[:3])
-    P = F @ motion.covariance @ F.T + Q
+    density = np.repeat((options.acceleration**2, options.angular_acceleration**2), 3)
+    P = F @ motion.covariance @ F.T
+    six = np.arange(6)
+    P[six, six] += seconds**3 / 3.0 * density
+    P[six, six + 6] += seconds**2 / 2.0 * density
+    P[six + 6, six] += seconds**2 / 2.0 * density
+    P[six + 6, six + 6] += seconds * density
+    T = make_pose(F[3:6, 3:6] @ R, p + seconds * motion.twist[:3])
     return Motion(T, motion.twist, P, motion.unmeasured_s + seconds)
 
 
@@ -116,7 +116,10 @@ def nearest_twin(
     """Of the poses that look the same the one nearest in rotation to `expected`, and its
     covariance.
     """
-    twins = T_ref_obj @ symmetries.transforms()
+    transforms = symmetries.transforms()
+    if len(transforms) == 1:
+        return T_ref_obj, covariance
+    twins = T_ref_obj @ transforms
     nearest = twins[int(np.argmin(angle_between(twins[:, :3, :3], expected[:3, :3])))]
     # The place moves along where the turn between the two origins has a lever.
     J = np.eye(6)

@@ -12,13 +12,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
+import cv2
 import numpy as np
+
+from .geometry import exp_so3
 
 # A step that promises to lower the cost (half squared sigmas) by less than this is the last: a
 # robust minimum is only the start of a fit, and no fit need be surer than its covariance can tell.
 _CONVERGED_ROBUST, _CONVERGED = 5e-2, 1e-5
 _NEAREST_M = 1e-6  # points nearer to the camera's plane than this have no projection
+
+# (a x b)_i = sum over j, k of _CROSS[i, j, k] a_j b_k
+_CROSS = np.zeros((3, 3, 3))
+_CROSS[(0, 1, 2), (1, 2, 0), (2, 0, 1)] = 1.0
+_CROSS[(0, 1, 2), (2, 0, 1), (1, 2, 0)] = -1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +41,17 @@ class Problem:
     def __len__(self) -> int:
         """How many points."""
         return self.points_obj.shape[1]
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """(2, 2, N) the whitening, its column first."""
+        return self.whitening.transpose(1, 0, 2).copy()
+
+    @cached_property
+    def whitened_xy(self) -> np.ndarray:
+        """(2, N) the places in sigmas."""
+        W, xy = self.columns, self.points_xy
+        return W[0] * xy[0] + W[1] * xy[1]
 
     def take(self, chosen: np.ndarray) -> Problem:
         """The problem of the chosen points alone."""
@@ -59,30 +79,30 @@ def refine(
     kernel: beyond this many sigmas a point pulls ever less (Cauchy); inf is least squares.
     """
     enough = _CONVERGED if math.isinf(kernel) else _CONVERGED_ROBUST
-    squared, residuals, J = linearise(problem, R, t)
+    squared, system = linearise(problem, R, t)
     cost = robust_cost(squared, kernel)
-    normal, gradient = _normal_equations(J, residuals, squared, kernel)
+    normal, gradient = _normal_equations(system, squared, kernel)
     damping, growth = 1e-4, 2.0
     for _ in range(iterations):
         scaled = damping * normal.diagonal()
         damped = normal.copy()
-        damped.flat[::7] += scaled
-        try:
-            step = np.linalg.solve(damped, gradient)
-        except np.linalg.LinAlgError:
+        damped.ravel()[::7] += scaled
+        solved, column = cv2.solve(damped, gradient, flags=cv2.DECOMP_CHOLESKY)
+        if not solved:
             break
+        step = column[:, 0]
         expected = 0.5 * float(step @ (scaled * step + gradient))
         if not math.isfinite(expected):
             break
-        R_new, t_new = _exp(step[3:]) @ R, t + step[:3]
+        R_new, t_new = exp_so3(step[3:]) @ R, t + step[:3]
         if expected < enough:
             return Minimum(R_new, t_new, squared, normal, True)
-        squared_new, residuals, J = linearise(problem, R_new, t_new)
+        squared_new, system = linearise(problem, R_new, t_new)
         cost_new = robust_cost(squared_new, kernel)
         if cost_new < cost:
             shrink = 1.0 - (2.0 * (cost - cost_new) / expected - 1.0) ** 3
             R, t, squared, cost = R_new, t_new, squared_new, cost_new
-            normal, gradient = _normal_equations(J, residuals, squared, kernel)
+            normal, gradient = _normal_equations(system, squared, kernel)
             damping, growth = damping * max(1.0 / 3.0, shrink), 2.0
         else:
             damping, growth = damping * growth, 2.0 * growth
@@ -102,8 +122,8 @@ def squared_residuals(problem: Problem, R: np.ndarray, t: np.ndarray) -> np.ndar
 
 def promised_cost(problem: Problem, R: np.ndarray, t: np.ndarray) -> float:
     """The least squares cost after one step from here, were the problem linear."""
-    squared, residuals, J = linearise(problem, R, t)
-    normal, gradient = _normal_equations(J, residuals, squared, np.inf)
+    squared, system = linearise(problem, R, t)
+    normal, gradient = _normal_equations(system, squared, np.inf)
     try:
         return 0.5 * float(squared.sum() - gradient @ np.linalg.solve(normal, gradient))
     except np.linalg.LinAlgError:
@@ -120,57 +140,42 @@ def robust_cost(squared: np.ndarray, kernel: float) -> np.ndarray:
     return 0.5 * kernel**2 * np.log1p(np.minimum(squared, 1e12) / kernel**2).sum(axis=-1)
 
 
-def linearise(
-    problem: Problem, R: np.ndarray, t: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Squared whitened residuals (N,), residuals (2, N), their Jacobian by (dp, dr) (6, 2, N)."""
+def linearise(problem: Problem, R: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squared whitened residuals (N,) and the system (7, 2, N): the Jacobian of the residuals
+    (seen minus projected) by (dp, dr), and below it the residuals. Points that are not in front
+    have zeros there, and infinity for their square.
+    """
     turned = R @ problem.points_obj
-    x, y, z = turned + t[:, None]
-    front = z > _NEAREST_M
-    everywhere = front.all()
-    inverse_z = 1.0 / (z if everywhere else np.where(front, z, 1.0))
-    x, y = x * inverse_z, y * inverse_z
-    W = problem.whitening
-    residuals = W[:, 0] * (x - problem.points_xy[0]) + W[:, 1] * (y - problem.points_xy[1])
-    squared = residuals[0] ** 2 + residuals[1] ** 2
-    if not everywhere:
-        squared[~front] = np.inf
-        W = W * front
-    # d residual / d p = W [I, -(x, y)] / z, and the point moves by dr x turned.
-    J = np.empty((6, *residuals.shape))
-    J[:2] = W.transpose(1, 0, 2) * inverse_z
-    J[2] = -(J[0] * x + J[1] * y)
-    J[3] = turned[1] * J[2] - turned[2] * J[1]
-    J[4] = turned[2] * J[0] - turned[0] * J[2]
-    J[5] = turned[0] * J[1] - turned[1] * J[0]
-    return squared, residuals, J
+    points = turned + t[:, None]
+    z = points[2]
+    columns, seen, hidden = problem.columns, problem.whitened_xy, None
+    if not np.minimum.reduce(z) > _NEAREST_M:
+        hidden = ~(z > _NEAREST_M)
+        z[hidden] = 1.0
+        columns, seen = columns * ~hidden, seen * ~hidden
+    minus_inverse_z = -1.0 / z
+    system = np.empty((7, 2, len(z)))
+    # d residual / d p = -W [I, -(x, y) / z] / z, and the point moves by dr x turned.
+    np.multiply(columns, minus_inverse_z, out=system[:2])
+    across, down = system[:2] * points[:2, None]
+    minus_projected = across + down
+    np.multiply(minus_projected, minus_inverse_z, out=system[2])
+    products = turned[:, None, None] * system[:3]
+    np.matmul(_CROSS.reshape(3, 9), products.reshape(9, -1), out=system[3:6].reshape(3, -1))
+    residuals = np.add(seen, minus_projected, out=system[6])
+    first, second = residuals * residuals
+    squared = first + second
+    if hidden is not None:
+        squared[hidden] = np.inf
+    return squared, system
 
 
 def _normal_equations(
-    J: np.ndarray, residuals: np.ndarray, squared: np.ndarray, kernel: float
+    system: np.ndarray, squared: np.ndarray, kernel: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Information (6, 6) and downhill gradient (6,), each point weighted as the kernel has it."""
-    flat = J.reshape(6, -1)
-    weighted = flat
+    weighted = flat = system.reshape(7, -1)
     if math.isfinite(kernel):
-        visible = squared < np.inf
-        weights = np.where(visible, kernel**2 / (kernel**2 + np.where(visible, squared, 0.0)), 0.0)
-        weighted = (J * weights).reshape(6, -1)
-    return weighted @ flat.T, -(weighted @ residuals.ravel())
-
-
-def _exp(w: np.ndarray) -> np.ndarray:
-    """geometry.exp_so3 of one vector, in a tenth of the time."""
-    x, y, z = w.tolist()
-    angle = math.sqrt(x * x + y * y + z * z)
-    a, b = 1.0, 0.5
-    if angle > 1e-6:
-        a, b = math.sin(angle) / angle, 2.0 * (math.sin(0.5 * angle) / angle) ** 2
-    c = 1.0 - b * angle * angle
-    return np.array(
-        (
-            (c + b * x * x, b * x * y - a * z, b * x * z + a * y),
-            (b * x * y + a * z, c + b * y * y, b * y * z - a * x),
-            (b * x * z - a * y, b * y * z + a * x, c + b * z * z),
-        )
-    )
+        weighted = (system * (kernel**2 / (kernel**2 + squared))).reshape(7, -1)
+    both = weighted[:6] @ flat.T
+    return both[:, :6], -both[:, 6]

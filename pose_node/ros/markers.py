@@ -10,7 +10,7 @@ from geometry_msgs.msg import Point, Vector3
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
-from pose_node.core.geometry import apply
+from pose_node.core.geometry import make_pose
 
 from .environment import PACKAGE
 from .messages import pose_message
@@ -35,24 +35,36 @@ class Markers:
             each.name: '' if each.mesh is None else resource_of(bundle.folder / each.mesh)
             for each in bundle.objects
         }
+        self._markers: dict[tuple[str, int], tuple[Marker, Marker, np.ndarray | None]] = {}
         self._shown: set[tuple[str, int]] = set()  # (ns, id)
 
     def update(self, header: Any, poses: Sequence[ObjectPose], lifetime_s: float) -> MarkerArray:
         """Markers of the poses, and the deletion of those of the last picture that are gone."""
         array = MarkerArray()
         for pose in poses:
-            spec = self._bundle.object(pose.object)
-            array.markers.append(_body(spec, self._meshes[spec.name], pose))
-            array.markers.append(_axes(spec, pose))
+            body, axes, T_obj_body = self._made(pose)
+            axes.pose = pose_message(pose.T_cam_obj)
+            body.pose = axes.pose
+            if T_obj_body is not None:
+                body.pose = pose_message(pose.T_cam_obj @ T_obj_body)
+            array.markers += [body, axes]
         seconds, rest = divmod(lifetime_s, 1.0)
         for marker in array.markers:
             marker.header = header
-            marker.action = Marker.ADD
             marker.lifetime.sec, marker.lifetime.nanosec = int(seconds), int(rest * 1e9)
         shown = {(marker.ns, marker.id) for marker in array.markers}
         array.markers.extend(_deletions(header, self._shown - shown))
         self._shown = shown
         return array
+
+    def _made(self, pose: ObjectPose) -> tuple[Marker, Marker, np.ndarray | None]:
+        """Body and axes of a thing, made once and used again: all but pose and header stays."""
+        key = pose.object, pose.instance
+        if key not in self._markers:
+            spec = self._bundle.object(pose.object)
+            body, T_obj_body = _body(spec, self._meshes[spec.name], pose.instance)
+            self._markers[key] = body, _axes(spec, pose.instance), T_obj_body
+        return self._markers[key]
 
 
 def _deletions(header: Any, gone: set[tuple[str, int]]) -> list[Marker]:
@@ -64,31 +76,26 @@ def _deletions(header: Any, gone: set[tuple[str, int]]) -> list[Marker]:
     return markers
 
 
-def _body(spec: ObjectSpec, mesh: str, pose: ObjectPose) -> Marker:
-    """The mesh, or its box where the bundle has none."""
-    marker = Marker(ns=spec.name, id=pose.instance)
+def _body(spec: ObjectSpec, mesh: str, number: int) -> tuple[Marker, np.ndarray | None]:
+    """The mesh, or its box where the bundle has none, and then the box's pose in the object."""
+    marker = Marker(ns=spec.name, id=number, action=Marker.ADD)
     marker.color = _color(_BODY)
     if mesh:
         marker.type = Marker.MESH_RESOURCE
         marker.mesh_resource = mesh
         marker.scale = Vector3(x=1.0, y=1.0, z=1.0)
-        marker.pose = pose_message(pose.T_cam_obj)
-        return marker
+        return marker, None
     low, high = spec.bounds_obj_m
-    center = pose.T_cam_obj.copy()
-    center[:3, 3] = apply(pose.T_cam_obj, 0.5 * (low + high)[None])[0]
-    x, y, z = (float(value) for value in high - low)
+    x, y, z = (high - low).tolist()
     marker.type = Marker.CUBE
     marker.scale = Vector3(x=x, y=y, z=z)
-    marker.pose = pose_message(center)
-    return marker
+    return marker, make_pose(np.eye(3), 0.5 * (low + high))
 
 
-def _axes(spec: ObjectSpec, pose: ObjectPose) -> Marker:
+def _axes(spec: ObjectSpec, number: int) -> Marker:
     """Three lines, half as long as the object: x red, y green, z blue."""
-    marker = Marker(ns=f'{spec.name}/axes', id=pose.instance, type=Marker.LINE_LIST)
+    marker = Marker(ns=f'{spec.name}/axes', id=number, type=Marker.LINE_LIST, action=Marker.ADD)
     marker.scale.x = 0.02 * spec.diameter_m
-    marker.pose = pose_message(pose.T_cam_obj)
     marker.color = _color(_AXES[0])
     for axis, rgba in zip(np.eye(3), _AXES):
         x, y, z = (float(value) for value in 0.5 * spec.diameter_m * axis)

@@ -20,7 +20,7 @@ from geometry_msgs.msg import (
     TwistWithCovarianceStamped,
     Vector3,
 )
-from transforms3d.quaternions import mat2quat, quat2mat
+from transforms3d.quaternions import quat2mat
 from vision_msgs.msg import (
     BoundingBox3D,
     Detection3D,
@@ -30,7 +30,7 @@ from vision_msgs.msg import (
 )
 
 from pose_node.core.camera import Camera
-from pose_node.core.geometry import apply, make_pose
+from pose_node.core.geometry import apply, make_pose, quaternion_of
 from pose_node.runtime.preprocess import Region
 
 if TYPE_CHECKING:
@@ -48,13 +48,13 @@ def stamp_ns(stamp: Any) -> int:
 
 def quaternion_message(R: np.ndarray) -> Quaternion:
     """A rotation matrix (3, 3) as geometry_msgs/Quaternion."""
-    w, x, y, z = (float(value) for value in mat2quat(R))
+    x, y, z, w = quaternion_of(R)
     return Quaternion(x=x, y=y, z=z, w=w)
 
 
 def pose_message(T: np.ndarray) -> Pose:
     """T (4, 4) as geometry_msgs/Pose."""
-    x, y, z = (float(value) for value in T[:3, 3])
+    x, y, z = T[:3, 3].tolist()
     return Pose(position=Point(x=x, y=y, z=z), orientation=quaternion_message(T[:3, :3]))
 
 
@@ -88,7 +88,7 @@ def twist_stamped(header: Any, track: Track) -> TwistWithCovarianceStamped:
     object's origin.
     """
     message = TwistWithCovarianceStamped(header=header)
-    vx, vy, vz, wx, wy, wz = (float(value) for value in track.motion.twist)
+    vx, vy, vz, wx, wy, wz = track.motion.twist.tolist()
     message.twist.twist.linear = Vector3(x=vx, y=vy, z=vz)
     message.twist.twist.angular = Vector3(x=wx, y=wy, z=wz)
     message.twist.covariance = track.motion.twist_covariance.astype(np.float64).ravel()
@@ -106,22 +106,17 @@ def detections(
     message = Detection3DArray(header=header)
     for i, pose in enumerate(poses):
         low, high = bundle.object(pose.object).bounds_obj_m
-        center = pose.T_cam_obj.copy()
-        center[:3, 3] = apply(pose.T_cam_obj, 0.5 * (low + high)[None])[0]
-        width, depth, height = (float(value) for value in high - low)
+        covered = pose_with_covariance(pose)
+        x, y, z = apply(pose.T_cam_obj, 0.5 * (low + high)[None])[0].tolist()
+        center = Pose(position=Point(x=x, y=y, z=z), orientation=covered.pose.orientation)
+        width, depth, height = (high - low).tolist()
         hypothesis = ObjectHypothesis(class_id=pose.object, score=float(pose.score))
         message.detections.append(
             Detection3D(
                 header=header,
                 id=ids[i] if ids else '',
-                results=[
-                    ObjectHypothesisWithPose(
-                        hypothesis=hypothesis, pose=pose_with_covariance(pose)
-                    )
-                ],
-                bbox=BoundingBox3D(
-                    center=pose_message(center), size=Vector3(x=width, y=depth, z=height)
-                ),
+                results=[ObjectHypothesisWithPose(hypothesis=hypothesis, pose=covered)],
+                bbox=BoundingBox3D(center=center, size=Vector3(x=width, y=depth, z=height)),
             )
         )
     return message

@@ -11,7 +11,7 @@ from geometry_msgs.msg import (
     PoseWithCovarianceStamped,
     TwistWithCovarianceStamped,
 )
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 from tf2_msgs.msg import TFMessage
@@ -82,27 +82,28 @@ class Outputs:
         """
         ids = [frame_name(pose, parameters.child_frame) for pose in poses] if tracks else []
         detections = messages.detections(header, poses, self._bundle, ids)
-        markers = self._markers.update(header, poses, parameters.marker_lifetime)
         transforms, wrong = self._frames.transforms(header, poses, parameters)
         # Of its kind; the array has all.
         first = {p.object: i for i, p in sorted(enumerate(poses), key=lambda x: -x[1].instance)}
-        alone = {
-            name: [
-                messages.pose_stamped(header, poses[i]),
-                messages.pose_with_covariance_stamped(header, poses[i]),
-                *([messages.twist_stamped(header, tracks[i])] if tracks else []),
-            ]
-            for name, i in first.items()
-        }
+        made = []
+        for name, i in first.items():
+            alone, sure, moving = self._poses[name]
+            if _is_heard(alone):
+                made.append((alone, messages.pose_stamped(header, poses[i])))
+            if _is_heard(sure):
+                made.append((sure, messages.pose_with_covariance_stamped(header, poses[i])))
+            if tracks and _is_heard(moving):
+                made.append((moving, messages.twist_stamped(header, tracks[i])))
+        made.append((self._detections, detections))
+        if _is_heard(self._marker_array):
+            markers = self._markers.update(header, poses, parameters.marker_lifetime)
+            if markers.markers:
+                made.append((self._marker_array, markers))
 
         if transforms.transforms:
             self._tf.publish(transforms)
-        for name, made in alone.items():
-            for publisher, message in zip(self._poses[name], made):
-                publisher.publish(message)
-        self._detections.publish(detections)
-        if markers.markers:
-            self._marker_array.publish(markers)
+        for publisher, message in made:
+            publisher.publish(message)
         return wrong
 
     def publish_overlay(
@@ -133,6 +134,12 @@ class Outputs:
         )
         self._publishers.append(publisher)
         return publisher
+
+
+def _is_heard(publisher: Any) -> bool:
+    """Whether a message would reach anybody, now or, where it is kept for those to come, later."""
+    kept = publisher.qos_profile.durability != DurabilityPolicy.VOLATILE
+    return kept or publisher.get_subscription_count() > 0
 
 
 __all__ = ['Outputs']

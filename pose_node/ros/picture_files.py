@@ -19,7 +19,14 @@ def claimed_size(data: bytes) -> tuple[int, int] | None:
         if not sound:
             return None
         return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
-    return _jpeg_size(data) if data.startswith(_JPEG) else None
+    frame = _jpeg_frame(data) if data.startswith(_JPEG) else None
+    return None if frame is None else frame[:2]
+
+
+def is_colour_jpeg(data: bytes) -> bool:
+    """Whether this is a JPEG of three channels."""
+    frame = _jpeg_frame(data) if data.startswith(_JPEG) else None
+    return frame is not None and frame[2] == 3
 
 
 def is_cut_off(data: bytes) -> bool:
@@ -37,9 +44,10 @@ def is_cut_off(data: bytes) -> bool:
     return True
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+def _jpeg_frame(data: bytes) -> tuple[int, int, int] | None:
+    """Width, height and channels."""
     at = 2
-    while at + 9 <= len(data):
+    while at + 10 <= len(data):
         if data[at] != 0xFF:
             return None
         marker = data[at + 1]
@@ -47,10 +55,10 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
             at += 1
         elif marker in _FRAMES:
             height, width = data[at + 5 : at + 7], data[at + 7 : at + 9]
-            return int.from_bytes(width, 'big'), int.from_bytes(height, 'big')
+            return int.from_bytes(width, 'big'), int.from_bytes(height, 'big'), data[at + 9]
         else:
             at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], 'big'))
     return None
 
 
-__all__ = ['claimed_size', 'is_cut_off']
+__all__ = ['claimed_size', 'is_colour_jpeg', 'is_cut_off']

@@ -16,7 +16,7 @@ import numpy as np
 
 from pose_node.core.errors import PoseNodeError
 
-from .picture_files import claimed_size, is_cut_off
+from .picture_files import claimed_size, is_colour_jpeg, is_cut_off
 
 # encoding: sample type, samples a pixel, OpenCV's conversion to RGB (None: it is RGB).
 # OpenCV names a Bayer pattern after the second pixel of the second row, ROS after the first of the
@@ -54,6 +54,8 @@ _PACKED: dict[str, tuple[type, int, int | None]] = {
 _SEMI_PLANAR = {'nv12': cv2.COLOR_YUV2RGB_NV12, 'nv21': cv2.COLOR_YUV2RGB_NV21}
 _YUV = {'uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2', *_SEMI_PLANAR}
 
+# JPEG straight to RGB, where OpenCV can (4.11).
+_READ_RGB: int | None = getattr(cv2, 'IMREAD_COLOR_RGB', None)
 # Of a compressed picture; a header may claim more than memory holds.
 _MOST_PIXELS = 2**25
 ENCODINGS = (*_PACKED, *_SEMI_PLANAR)
@@ -108,13 +110,16 @@ def decode_compressed(message: Any) -> np.ndarray:
             f'{what} claims {size[0]} x {size[1]} pixels, at most {_MOST_PIXELS} are taken; '
             'look at the sender.'
         )
+    flags, straight = cv2.IMREAD_UNCHANGED, False
+    if _READ_RGB is not None and is_colour_jpeg(file):
+        flags, straight = _READ_RGB | cv2.IMREAD_IGNORE_ORIENTATION, True
     try:
-        picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if size is not None else None
+        picture = cv2.imdecode(data, flags) if size is not None else None
     except cv2.error:
         picture = None
     if picture is None:
         raise PoseNodeError(f'{what} is no JPEG or PNG that can be read; look at the sender.')
-    return _to_8_bit(_decompressed_to_rgb(picture, message.format, what))
+    return picture if straight else _to_8_bit(_decompressed_to_rgb(picture, message.format, what))
 
 
 def encode_image(picture: np.ndarray, message: Any) -> Any:

@@ -92,11 +92,7 @@ def _sample(
     M = A / n
     M[:, 2] = ((A[:, 2] + 0.5) - (x0, y0)) / n - 0.5
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    if (
-        n == 1
-        or not np.allclose(M, np.eye(2, 3), atol=1e-6)
-        or shrunk.shape[:2] != (height, width)
-    ):
+    if n == 1 or np.abs(M - np.eye(2, 3)).max() > 1e-6 or shrunk.shape[:2] != (height, width):
         shrunk = cv2.warpAffine(
             shrunk, M, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=(FILL,) * 3
         )

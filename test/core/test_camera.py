@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pose_node.core.camera import Camera
+from pose_node.core.distortion import undistort
 from pose_node.core.errors import PoseNodeError
 
 K = np.array([[610.0, 0.0, 322.5], [0.0, 605.0, 238.25], [0.0, 0.0, 1.0]])
@@ -256,3 +257,16 @@ def test_a_camera_is_a_value():
         camera.K[0, 0] = 1.0
     with pytest.raises(PoseNodeError, match='scales and shifts'):
         camera.transformed(np.array([[1.0, 0.1, 0.0], [0.0, 1.0, 0.0]]), SIZE)
+
+
+@pytest.mark.parametrize('k1', [-0.3, 0.0, 0.4, 40.0])
+def test_where_the_way_back_begins_is_of_no_matter(monkeypatch, rng, k1):
+    """From OpenCV's answer, and from the distorted point itself; far outside, too."""
+    D = (k1, 0.05, 0.001, -0.002, 0.01)
+    points = rng.normal(0.0, 0.6, (200, 2))
+    xy, J = undistort('plumb_bob', D, points)
+    monkeypatch.setattr(cv2, 'undistortPoints', lambda points, K, D: points)
+    plain, plain_J = undistort('plumb_bob', D, points)
+    np.testing.assert_allclose(xy, plain, atol=1e-7)
+    np.testing.assert_allclose(J, plain_J, rtol=1e-3, atol=1e-7)
+    assert np.isfinite(xy).all(axis=1).sum() > 50

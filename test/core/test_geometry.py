@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
+from transforms3d.quaternions import quat2mat
 
 from pose_node.core import geometry
 
@@ -117,3 +118,14 @@ def test_known_rotations():
         w = geometry.log_so3(np.diag(np.array(half_turn, dtype=float)))
         np.testing.assert_allclose(np.abs(w), np.pi * (np.array(half_turn) > 0), atol=1e-12)
     np.testing.assert_array_equal(geometry.log_so3(np.eye(3)), np.zeros(3))
+
+
+@given(w=rotvec())
+def test_one_rotation_is_as_many(w):
+    """The way for a single one, against that for arrays."""
+    R = geometry.exp_so3(w)
+    np.testing.assert_allclose(R, geometry.exp_so3(w[None])[0], atol=1e-14)
+    np.testing.assert_allclose(geometry.log_so3(R), geometry.log_so3(R[None])[0], atol=1e-12)
+    x, y, z, w = geometry.quaternion_of(R)
+    np.testing.assert_allclose(quat2mat([w, x, y, z]), R, atol=1e-14)
+    assert w >= 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import plain_heatmap
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -256,3 +257,21 @@ def test_inputs_stay_as_they_were(rng):
     copy = maps.copy()
     decode(maps, 1.0)
     np.testing.assert_array_equal(maps, copy)
+
+
+@pytest.mark.parametrize('size', [(64, 48), (30, 41), (9, 7)])
+@pytest.mark.parametrize('sharpness', [1.0, 6.0, 25.0])
+def test_fast_and_plain_decoding_agree(rng, size, sharpness):
+    """Blobs on noise: clean, blurred, doubled, cut by the border, empty, and nothing but noise."""
+    width, height = size
+    points = rng.uniform(-2.0, np.array(size) + 1.0, (3, 8, 2))
+    maps = encode(points, size, 1.3) + 0.6 * encode(points[::-1], size, 2.5)
+    maps = (maps + 0.5 * rng.random((3, 8, height, width), dtype=np.float32)) ** sharpness
+    maps[0, 0], maps[1, 1] = 0.0, -maps[1, 1]
+    maps[2, 2, 0, 0] = np.nan
+    options = DecodeOptions(threshold=0.2)
+    fast, plain = decode(maps, 1.3, options), plain_heatmap.decode(maps, 1.3, options)
+    np.testing.assert_allclose(fast.points_px, plain.points_px, atol=2e-4)
+    np.testing.assert_allclose(fast.covariances_px, plain.covariances_px, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(fast.confidences, plain.confidences, rtol=1e-6)
+    np.testing.assert_array_equal(fast.counts, plain.counts)

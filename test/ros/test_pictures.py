@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pose_node.core.errors import PoseNodeError
+from pose_node.ros import pictures
 from pose_node.ros.picture_files import claimed_size, is_cut_off
 from pose_node.ros.pictures import ENCODINGS, decode_compressed, decode_image, encode_image
 
@@ -349,3 +350,18 @@ def test_sixteen_bits_become_eight_as_they_are_rounded_by_hand():
     picture = np.repeat(every.astype(np.uint16).reshape(256, 256, 1), 3, axis=2)
     wanted = ((every + 128) // 257).reshape(256, 256)
     np.testing.assert_array_equal(decode_image(image(picture, 'rgb16'))[..., 1], wanted)
+
+
+def test_a_jpeg_straight_to_rgb_is_the_same_picture(monkeypatch, rng):
+    """As by way of BGR, turned by no EXIF; a grey one has no short way."""
+    soft = cv2.GaussianBlur(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8), (0, 0), 2)
+    file = cv2.imencode('.jpg', soft)[1].tobytes()
+    turned = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0'
+    exif = b'\xff\xe1' + (len(turned) + 2).to_bytes(2, 'big') + turned
+    grey = cv2.imencode('.jpg', soft[:, :, 0])[1].tobytes()
+    for data in (file, file[:2] + exif + file[2:], grey):
+        message = SimpleNamespace(format='jpeg', data=array.array('B', data))
+        straight = decode_compressed(message)
+        with monkeypatch.context() as old:
+            old.setattr(pictures, '_READ_RGB', None)
+            np.testing.assert_array_equal(straight, decode_compressed(message))

@@ -30,8 +30,14 @@ def _onnx(model: bytes, threads: int) -> Backend:
     return OnnxBackend(model, threads=threads)
 
 
+def _openvino(model: bytes, threads: int) -> Backend:
+    from .openvino import OpenVinoBackend
+
+    return OpenVinoBackend(model, threads=threads)
+
+
 # Imported when asked for: one runtime need not be installed for the other to work.
-BACKENDS = {'onnx': _onnx}
+BACKENDS = {'onnx': _onnx, 'openvino': _openvino}
 
 
 def open_backend(name: str, model: bytes, threads: int = 0) -> Backend:

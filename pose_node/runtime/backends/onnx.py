@@ -34,16 +34,19 @@ def usable_cores() -> int:
     )
 
 
+def threads_for(threads: int) -> int:
+    """How many a network gets; 0 decides by the cores at hand. Raises PoseNodeError."""
+    if threads < 0:
+        raise PoseNodeError(f'threads is {threads}; give 0 to let the runtime decide, or more.')
+    return threads or min(_MOST_THREADS, usable_cores())
+
+
 class OnnxBackend:
     """An ONNX model, from its bytes or its file. threads: 0 decides by the cores at hand."""
 
     def __init__(self, model: bytes | str | Path, *, threads: int = 0) -> None:
-        if threads < 0:
-            raise PoseNodeError(
-                f'threads is {threads}; give 0 to let the runtime decide, or more.'
-            )
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or min(_MOST_THREADS, usable_cores())
+        options.intra_op_num_threads = threads_for(threads)
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # Waiting threads sleep: a robot has other work for its cores.

@@ -1,0 +1,82 @@
+"""OpenVINO on the CPU: optional, for machines where it is the quicker one (`pose benchmark`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pose_node.core.errors import PoseNodeError
+
+from .onnx import threads_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class OpenVinoBackend:
+    """An ONNX model from its bytes. threads: 0 decides by the cores at hand.
+
+    Raises PoseNodeError where OpenVINO is not installed.
+    """
+
+    def __init__(self, model: bytes, *, threads: int = 0) -> None:
+        try:
+            import openvino
+        except ImportError:
+            raise PoseNodeError(
+                'OpenVINO is not installed; `pip install openvino`, or take the backend onnx.'
+            ) from None
+        settings = {
+            'INFERENCE_NUM_THREADS': str(threads_for(threads)),
+            'PERFORMANCE_HINT': 'LATENCY',
+            # Some processors would be handed half precision unasked.
+            'INFERENCE_PRECISION_HINT': 'f32',
+        }
+        core = openvino.Core()
+        try:
+            network = core.read_model(model)
+            self._request = core.compile_model(network, 'CPU', settings).create_infer_request()
+        except RuntimeError as error:
+            raise PoseNodeError(
+                f'The ONNX model cannot be loaded by OpenVINO ({_said(error)}); export it again.'
+            ) from None
+        self.name = 'openvino'
+        self._tensor = openvino.Tensor
+        self._inputs = {each.any_name: each.element_type.to_dtype() for each in network.inputs}
+        self._outputs = [each.any_name for each in network.outputs]
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name."""
+        if self._request is None:
+            raise PoseNodeError('The network was closed; open it again to run it.')
+        if set(inputs) != set(self._inputs):
+            raise PoseNodeError(
+                f'The network has inputs {sorted(self._inputs)}, got {sorted(inputs)}; '
+                'name them in the bundle as the network does.'
+            )
+        for name, wanted in self._inputs.items():
+            if inputs[name].dtype != wanted:  # OpenVINO would convert it, and not say so
+                raise PoseNodeError(
+                    f'The network refuses its input: {name} is {inputs[name].dtype}, '
+                    f'wanted {wanted}.'
+                )
+        shared = {
+            name: self._tensor(np.ascontiguousarray(value), shared_memory=True)
+            for name, value in inputs.items()
+        }
+        try:
+            found = self._request.infer(shared)
+        except RuntimeError as error:
+            raise PoseNodeError(f'The network refuses its input: {_said(error)}') from None
+        # The request writes to the same place next time.
+        return {name: found[i].copy() for i, name in enumerate(self._outputs)}
+
+    def close(self) -> None:
+        """Give the memory and threads back."""
+        self._request = None
+
+
+def _said(error: Exception) -> str:
+    """The last line: those before say where in OpenVINO it was said."""
+    return str(error).strip().splitlines()[-1][:300]

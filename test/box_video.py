@@ -108,7 +108,7 @@ def main() -> None:
                 draw(
                     picture,
                     camera,
-                    FrameResult((pose,) * (pose is not None), ()),
+                    FrameResult((pose,) * (pose is not None), (), (), {}),
                     estimator.bundle,
                 )
                 for (_, picture), pose in list(zip(film, poses, strict=True))[::45]

@@ -57,8 +57,11 @@ def _run() -> int:
     except PoseNodeError as error:
         get_logger('pose_node').fatal(str(error))
         return 1
+    node.stop_wanted = stop.done
     try:
         if node.get_parameter('autostart').value and not _autostart(node):
+            if stop.done():
+                return 0
             node.get_logger().fatal('autostart failed; the reason is above.')
             return 1
         executor.add_node(node)

@@ -22,6 +22,7 @@ from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 from . import parameters as parameter_rules
 from .cameras import Cameras
 from .diagnostics import Facts, diagnostics
+from .engines import Progress, engine_options
 from .environment import default_bundle
 from .frames import TargetFrame
 from .health import Health, Level
@@ -63,6 +64,8 @@ class PoseNode(LifecycleNode):
         self._processor: Processor | None = None
         self._worker: Worker | None = None
         self._failure = ''  # why the last transition failed
+        self._doing = ''  # what takes so long, while the node is configured
+        self.stop_wanted: Callable[[], bool] = lambda: False  # a signal has come
         parameter_rules.declare(self)
         self._own_services = Services(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
@@ -136,12 +139,18 @@ class PoseNode(LifecycleNode):
     def _configure(self) -> None:
         parameters = parameter_rules.read(self)
         folder = parameters.bundle or default_bundle()
+        logger = self.get_logger()
+        progress = Progress(logger, parameters.log_period, self._busy, lambda: self.stop_wanted())
         options = EstimatorOptions(
             min_score=parameters.min_score,
             max_objects=parameters.max_objects,
             threads=parameters.threads,
+            engines=engine_options(parameters, logger, progress),
         )
-        estimator = self._estimator = PoseEstimator(folder, parameters.backend, options)
+        try:
+            estimator = self._estimator = PoseEstimator(folder, parameters.backend, options)
+        finally:
+            self._doing = ''
         if estimator.locator is None and not parameters.use_detections:
             raise PoseNodeError(
                 f'Bundle {estimator.bundle.name!r} has no locator; set use_detections and '
@@ -153,7 +162,7 @@ class PoseNode(LifecycleNode):
         names = ', '.join(each.name for each in estimator.bundle.objects)
         self.get_logger().info(
             f'Bundle {estimator.bundle.name!r} from {estimator.bundle.folder}: {names}; '
-            f'backend {parameters.backend}.'
+            f'backend {estimator.backend}.'
         )
 
     def _activate(self) -> None:
@@ -251,6 +260,11 @@ class PoseNode(LifecycleNode):
             if self._health.complain('pictures', sentence):
                 self.get_logger().error(sentence)
 
+    def _busy(self, doing: str) -> None:
+        """The timer cannot publish while a transition goes on."""
+        self._doing = doing
+        self._publish_diagnostics()
+
     def _publish_diagnostics(self) -> None:
         parameters, inputs = self.parameters, self._inputs
         snapshot = self._health.snapshot()
@@ -268,7 +282,7 @@ class PoseNode(LifecycleNode):
             camera_frames=self._cameras.frames if self._cameras is not None else (),
             waiting=self._intake.waiting if self._intake is not None else 0,
             bundle=estimator.bundle.name if estimator is not None else '',
-            backend=parameters.backend if parameters is not None else '',
+            backend=estimator.backend if estimator is not None else '',
             use_detections=parameters is not None and parameters.use_detections,
         )
         stamp = self.get_clock().now().to_msg()
@@ -299,7 +313,7 @@ class PoseNode(LifecycleNode):
     def _state(self) -> str:
         if self._inputs is not None:
             return 'paused' if self._own_services.paused else 'active'
-        return 'inactive' if self.parameters is not None else 'unconfigured'
+        return 'inactive' if self.parameters is not None else self._doing or 'unconfigured'
 
 
 __all__ = ['PoseNode']

@@ -18,7 +18,7 @@ def model(tmp_path_factory) -> bytes:
     return make_bundle(tmp_path_factory.mktemp('b') / 'dots').read('pose.onnx')
 
 
-@pytest.mark.parametrize('name', sorted(BACKENDS))
+@pytest.mark.parametrize('name', sorted(set(BACKENDS) - {'auto', 'tensorrt'}))
 def test_agrees_with_the_reference_evaluator(rng, model, name):
     picture = rng.standard_normal((1, 3, 128, 128)).astype(np.float32)
     backend = open_backend(name, model)

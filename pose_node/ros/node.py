@@ -140,7 +140,7 @@ class PoseNode(LifecycleNode):
         parameters = parameter_rules.read(self)
         folder = parameters.bundle or default_bundle()
         logger = self.get_logger()
-        progress = Progress(logger, parameters.log_period, self._busy, lambda: self.stop_wanted())
+        progress = Progress(logger, parameters.log_period, self._busy, self.stop_wanted)
         options = EstimatorOptions(
             min_score=parameters.min_score,
             max_objects=parameters.max_objects,

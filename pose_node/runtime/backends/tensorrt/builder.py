@@ -19,8 +19,9 @@ from .flavour import DTYPES
 if TYPE_CHECKING:
     from .flavour import Flavour
 
-# Scratch memory of a layer; our networks need a few MB, and a robot's memory has other users.
-_WORKSPACE_BYTES = 256 << 20
+# For what a kernel needs besides its inputs and outputs; TensorRT for RTX counts what lies between
+# layers as well (16 pictures of 192 x 192 in fp32: 283 MB).
+_WORKSPACE_BYTES = 1 << 30
 _HEADS = ('SOFTMAX', 'UNARY', 'REDUCE')  # kept in float32 where types are only wishes
 
 
@@ -30,7 +31,9 @@ class Plan:
 
     precision: str  # fp16 or fp32
     max_batch: int
-    target: str  # 'sm86' (TensorRT for RTX), else the GPU's name and architecture
+    # TensorRT for RTX: 'sm86', or several with commas between for one engine that serves them all;
+    # else the GPU's name and architecture.
+    target: str
     dla_core: int = -1
 
     def strongly_typed(self, flavour: Flavour) -> bool:
@@ -199,15 +202,17 @@ def _allow_half(trt: Any, network: Any, config: Any) -> None:
 
 
 def _aim(flavour: Flavour, config: Any, target: str) -> None:
-    if target not in flavour.targets:
-        raise PoseNodeError(
-            f'{flavour.title} builds for {", ".join(flavour.targets)}, not for {target}; '
-            'use one of them, or the full TensorRT.'
-        )
-    config.num_compute_capabilities = 1
-    capability = flavour.trt.ComputeCapability.__members__[target.upper()]
-    if not config.set_compute_capability(capability, 0):
-        raise PoseNodeError(f'{flavour.title} refuses {target} ({flavour.logger.sentence()}).')
+    architectures = target.split(',')
+    config.num_compute_capabilities = len(architectures)
+    for i, name in enumerate(architectures):
+        if name not in flavour.targets:
+            raise PoseNodeError(
+                f'{flavour.title} builds for {", ".join(flavour.targets)}, not for {name}; '
+                'use one of them, or the full TensorRT.'
+            )
+        capability = flavour.trt.ComputeCapability.__members__[name.upper()]
+        if not config.set_compute_capability(capability, i):
+            raise PoseNodeError(f'{flavour.title} refuses {name} ({flavour.logger.sentence()}).')
 
 
 def _use_timings(flavour: Flavour, config: Any, timing: bytes) -> Any:

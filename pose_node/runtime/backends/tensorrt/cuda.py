@@ -90,7 +90,7 @@ def _version(number: int) -> str:
 
 
 def need_driver() -> None:
-    """Raise PoseNodeError on a machine without NVIDIA's driver, before anything heavy is loaded."""
+    """Raise PoseNodeError where there is no driver, before anything heavy is loaded."""
     try:
         ctypes.CDLL('libcuda.so.1')
     except OSError:

@@ -52,7 +52,7 @@ def key_of(flavour: Flavour, model: bytes, plan: Plan) -> Key:
         'target': plan.target,
         'machine': machine(),
         'precision': plan.precision,
-        'batch': f'1 to {plan.max_batch}',
+        'batch': f'up to {plan.max_batch}',
         'dla': str(plan.dla_core) if plan.dla_core >= 0 else 'none',
         'typing': 'strong' if plan.strongly_typed(flavour) else 'weak',
     }
@@ -110,9 +110,10 @@ def _not_kept(options: EngineOptions, cache: EngineCache, error: OSError) -> Non
 def _build(
     flavour: Flavour, model: bytes, plan: Plan, options: EngineOptions, watch: Watch, timing: bytes
 ) -> Built:
+    patience = '' if flavour.rtx else ' It takes minutes on a Jetson, once.'
     options.say(
-        f'{flavour.title} builds an engine for {plan.target} in {plan.precision}, 1 to '
-        f'{plan.max_batch} pictures; once, and minutes on a Jetson.'
+        f'{flavour.title} builds an engine for {plan.target} in {plan.precision}, for up to '
+        f'{plan.max_batch} pictures at once.{patience}'
     )
     start = time.monotonic()
     built = build(flavour, prepare(model, plan.precision), plan, watch, timing)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
+from typing import Any
 
 COMMANDS = {
     'demo': 'play the recorded bag through the node; report in out/demo/report.html',
     'run': 'poses in a picture, a folder, a video or a webcam, without ROS',
     'evaluate': 'a bundle against a data set in the BOP format',
     'verify': 'check a bundle: manifest, hashes, one run of its networks',
+    'build-engine': 'TensorRT engines of a bundle, before a robot needs them',
+    'engines': 'the TensorRT engines that are kept; --prune removes the useless',
 }
 
 
@@ -23,15 +26,19 @@ def main(arguments: list[str] | None = None) -> int:
         command = parsers.add_parser(name, help=text, description=f'{text[0].upper()}{text[1:]}.')
         # Only the command that is called is imported, so that `pose --help` comes at once.
         if arguments[:1] == [name]:
-            import_module(f'.{name}', __name__).add_arguments(command)
+            _module(name).add_arguments(command)
     options = parser.parse_args(arguments)
     # Imported late as well: it is as heavy as the commands.
     from pose_node.core.errors import PoseNodeError
 
     try:
-        return int(import_module(f'.{options.command}', __name__).run(options))
+        return int(_module(options.command).run(options))
     except (PoseNodeError, OSError) as error:
         print(f'pose {options.command}: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _module(command: str) -> Any:
+    return import_module(f'.{command.replace("-", "_")}', __name__)

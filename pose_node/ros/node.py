@@ -17,6 +17,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import QoSProfile
 
 from pose_node.core.errors import PoseNodeError
+from pose_node.runtime.backends import EngineOptions
 from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 
 from . import parameters as parameter_rules
@@ -67,6 +68,7 @@ class PoseNode(LifecycleNode):
         self._worker: Worker | None = None
         self._failure = ''  # why the last transition failed
         self._progress = ''  # of what is being configured
+        self._doing = ''  # the part of it that takes so long
         self.must_stop: Callable[[], bool] = lambda: False  # asked while configuring takes long
         parameter_rules.declare(self)
         self._own_services = Services(self)
@@ -145,6 +147,7 @@ class PoseNode(LifecycleNode):
             min_score=parameters.min_score,
             max_objects=parameters.max_objects,
             threads=parameters.threads,
+            engines=self._engine_options(parameters),
         )
         estimator = self._estimator = self._open(
             lambda: PoseEstimator(folder, parameters.backend, options), folder
@@ -161,7 +164,7 @@ class PoseNode(LifecycleNode):
         names = ', '.join(each.name for each in estimator.bundle.objects)
         self.get_logger().info(
             f'Bundle {estimator.bundle.name!r} from {estimator.bundle.folder}: {names}; '
-            f'backend {parameters.backend}.'
+            f'backend {estimator.backend}.'
         )
 
     def _open(self, action: Callable[[], PoseEstimator], folder: Path | str) -> PoseEstimator:
@@ -171,12 +174,32 @@ class PoseNode(LifecycleNode):
             while not opening.done(_DIAGNOSTICS_PERIOD_S):
                 if self.must_stop():
                     raise PoseNodeError('the process was told to stop.')
-                self._progress = f'Opening {folder} for {opening.age_s:.0f} s.'
+                doing = f': {self._doing}' if self._doing else ''
+                self._progress = f'Opening {folder} for {opening.age_s:.0f} s{doing}.'
                 self.get_logger().info(self._progress, throttle_duration_sec=_PROGRESS_S)
                 self._publish_diagnostics()
             return opening.result()
         finally:
-            self._progress = ''
+            self._progress = self._doing = ''
+
+    def _engine_options(self, parameters: Parameters) -> EngineOptions:
+        """The parameters as TensorRT's options."""
+
+        def progress(doing: str) -> None:
+            if self.must_stop():
+                raise PoseNodeError(f'{doing}: stopped by a signal.')
+            self._doing = doing
+
+        def say(sentence: str) -> None:
+            self.get_logger().info(sentence)
+
+        return EngineOptions(
+            precision=parameters.precision,
+            cache=parameters.engine_cache,
+            dla_core=parameters.dla_core,
+            say=say,
+            progress=progress,
+        )
 
     def _activate(self) -> None:
         parameters, estimator, outputs = self.parameters, self._estimator, self._outputs
@@ -294,7 +317,7 @@ class PoseNode(LifecycleNode):
             camera_frames=self._cameras.frames if self._cameras is not None else (),
             waiting=self._intake.waiting if self._intake is not None else 0,
             bundle=estimator.bundle.name if estimator is not None else '',
-            backend=parameters.backend if parameters is not None else '',
+            backend=estimator.backend if estimator is not None else '',
             use_detections=parameters is not None and parameters.use_detections,
         )
         stamp = self.get_clock().now().to_msg()

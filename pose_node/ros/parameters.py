@@ -9,7 +9,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from pose_node.core.errors import PoseNodeError
-from pose_node.runtime.backends import BACKENDS
+from pose_node.runtime.backends import BACKENDS, PRECISIONS
 
 from .names import check_template
 
@@ -57,7 +57,21 @@ class Parameters:
     bundle: str = _parameter(
         '', "Folder of the bundle (the trained model); empty for the demo's drill."
     )
-    backend: str = _parameter('onnx', 'What runs the networks.', choices=tuple(BACKENDS))
+    backend: str = _parameter(
+        'auto',
+        'What runs the networks; auto: TensorRT where it can be had, else ONNX Runtime, and the '
+        'log says why.',
+        choices=tuple(BACKENDS),
+    )
+    precision: str = _parameter(
+        'fp16', 'What TensorRT computes in; heads stay in fp32.', choices=PRECISIONS
+    )
+    engine_cache: str = _parameter(
+        '', "Folder of TensorRT's engines; empty: pose_node/engines in the user's cache."
+    )
+    dla_core: int = _parameter(
+        -1, 'Accelerator (DLA) of a Jetson that TensorRT is to use; -1: the GPU.', low=-1, high=1
+    )
     threads: int = _parameter(
         0, 'Threads of each network; 0 lets the backend decide.', low=0, high=256
     )

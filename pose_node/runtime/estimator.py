@@ -16,7 +16,7 @@ from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import apply
 from pose_node.core.pnp import PnpOptions, solve_pnp
 
-from .backends import open_backend
+from .backends import EngineOptions, open_backend
 from .locate import Locator
 from .networks import check_outputs
 from .preprocess import Region, crop, map_to_picture, to_tensor
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Two poses of one object nearer than this share of its diameter are the same thing seen twice.
 _SAME_PLACE = 0.3
 _SAME_BOX = 0.4  # share of their union that boxes of one thing have in common
+_LARGEST_BATCH = 16  # more regions are run in turns
 # A crop this many times as long as the picture would show the object as a speck.
 _LARGEST_CROP = 16.0
 
@@ -48,6 +49,8 @@ class EstimatorOptions:
     # and a crop that sits right is half the accuracy. 1 keeps to one look.
     second_look: float = 0.02
     pnp: PnpOptions = field(default_factory=PnpOptions)
+    # For TensorRT; how many pictures an engine takes follows from max_objects.
+    engines: EngineOptions = field(default_factory=EngineOptions)
 
 
 class PoseEstimator:
@@ -69,15 +72,20 @@ class PoseEstimator:
         self.objects = {name: self.bundle.object(name) for name in spec.objects}
         # One number for all objects: bundle.json holds nothing else.
         self.keypoints = len(self.objects[spec.objects[0]].keypoints_obj_m)
-        self._network = open_backend(backend, self.bundle.read(spec.file), self.options.threads)
+        threads = self.options.threads
+        batches = engine_batches(self.bundle, self.options.max_objects)
+        engines = replace(self.options.engines, max_batch=batches[spec.file])
+        self._network = open_backend(backend, self.bundle.read(spec.file), threads, engines)
         width, height = spec.map_size
         shape = (self.keypoints, height, width)
         check_outputs(self._network, spec, {spec.output: shape})
         self.locator: Locator | None = None
         if self.bundle.locator is not None:
-            network = open_backend(
-                backend, self.bundle.read(self.bundle.locator.file), self.options.threads
-            )
+            # What `auto` had to do without once it need not look for again.
+            name = backend if self.backend == 'tensorrt' else self.backend
+            file = self.bundle.locator.file
+            engines = replace(engines, max_batch=batches[file])
+            network = open_backend(name, self.bundle.read(file), threads, engines)
             self.locator = Locator(network, self.bundle.locator, self.options.max_objects)
         self._decode = heatmap.DecodeOptions(
             threshold=spec.threshold,
@@ -152,6 +160,11 @@ class PoseEstimator:
             next(solved) if good else nothing(region, self.keypoints)
             for region, good in zip(regions, usable)
         ]
+
+    @property
+    def backend(self) -> str:
+        """What runs the networks; never `auto`."""
+        return self._network.name
 
     def region_at(self, name: str, T_cam_obj: np.ndarray, camera: Camera) -> Region | None:
         """The box round an object's keypoints, were it there; None where a camera cannot see it
@@ -313,6 +326,14 @@ class PoseEstimator:
         return tuple(accepted), tuple(rejected)
 
 
+def engine_batches(bundle: Bundle, max_objects: int) -> dict[str, int]:
+    """How many pictures at once the engine of each network takes, by the network's file."""
+    batches = {bundle.pose_network.file: min(_LARGEST_BATCH, max_objects)}
+    if bundle.locator is not None:
+        batches[bundle.locator.file] = 1
+    return batches
+
+
 def _usable(region: Region, picture: np.ndarray, region_scale: float) -> bool:
     """Whether a crop of the region can show anything: finite, of some size, near the picture."""
     height, width = picture.shape[:2]
@@ -356,4 +377,4 @@ def _timed(stage_ms: dict[str, float], stage: str) -> Iterator[None]:
     stage_ms[stage] += 1000.0 * (time.perf_counter() - start)
 
 
-__all__ = ['EstimatorOptions', 'FrameResult', 'ObjectPose', 'PoseEstimator']
+__all__ = ['EstimatorOptions', 'FrameResult', 'ObjectPose', 'PoseEstimator', 'engine_batches']

@@ -133,5 +133,5 @@ def test_impossible_overrides_are_refused_with_a_sentence(make_node, name, value
 def test_choices_are_checked_when_read(make_node):
     node = make_node(backend='abacus')
     parameters.declare(node)
-    with pytest.raises(PoseNodeError, match=r"backend is 'abacus'; give one of: onnx"):
+    with pytest.raises(PoseNodeError, match=r"backend is 'abacus'; give one of: .*onnx"):
         parameters.read(node)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from pose_node.core.errors import PoseNodeError
 
+from .options import PRECISIONS, EngineOptions
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -24,24 +26,46 @@ class Backend(Protocol):
         ...
 
 
-def _onnx(model: bytes, threads: int) -> Backend:
+def _onnx(model: bytes, threads: int, engines: EngineOptions) -> Backend:
     from .onnx import OnnxBackend
 
     return OnnxBackend(model, threads=threads)
 
 
-def _openvino(model: bytes, threads: int) -> Backend:
+def _openvino(model: bytes, threads: int, engines: EngineOptions) -> Backend:
     from .openvino import OpenVinoBackend
 
     return OpenVinoBackend(model, threads=threads)
 
 
+def _tensorrt(model: bytes, threads: int, engines: EngineOptions) -> Backend:
+    from .tensorrt.backend import TensorRtBackend
+
+    return TensorRtBackend(model, engines)
+
+
+def _auto(model: bytes, threads: int, engines: EngineOptions) -> Backend:
+    try:
+        return _tensorrt(model, threads, engines)
+    except PoseNodeError as error:
+        engines.say(f'TensorRT is not used: {error} ONNX Runtime runs the networks.')
+    return _onnx(model, threads, engines)
+
+
 # Imported when asked for: one runtime need not be installed for the other to work.
-BACKENDS = {'onnx': _onnx, 'openvino': _openvino}
+BACKENDS = {'auto': _auto, 'onnx': _onnx, 'openvino': _openvino, 'tensorrt': _tensorrt}
 
 
-def open_backend(name: str, model: bytes, threads: int = 0) -> Backend:
-    """The network in `model` (the bytes of an ONNX file) on the runtime called `name`."""
+def open_backend(
+    name: str, model: bytes, threads: int = 0, engines: EngineOptions | None = None
+) -> Backend:
+    """The network in `model` (the bytes of an ONNX file) on the runtime called `name`.
+
+    auto: TensorRT where it can be had, else ONNX Runtime, and why, said once.
+    """
     if name not in BACKENDS:
         raise PoseNodeError(f'No backend is called {name!r}; choose from {", ".join(BACKENDS)}.')
-    return BACKENDS[name](model, threads)
+    return BACKENDS[name](model, threads, engines or EngineOptions())
+
+
+__all__ = ['BACKENDS', 'PRECISIONS', 'Backend', 'EngineOptions', 'open_backend']

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 # What the runtime throws has no common base but Exception.
-_ERRORS = tuple(
+ERRORS = tuple(
     getattr(ort_errors, name)
     for name in (
         *('Fail', 'InvalidArgument', 'InvalidGraph', 'InvalidProtobuf', 'NoSuchFile'),
@@ -56,10 +56,10 @@ class OnnxBackend:
             self._session: ort.InferenceSession | None = ort.InferenceSession(
                 source, options, providers=['CPUExecutionProvider']
             )
-        except _ERRORS as error:
+        except ERRORS as error:
             where = 'The ONNX model' if isinstance(model, bytes) else str(model)
             raise PoseNodeError(
-                f'{where} cannot be loaded ({_first_line(error)}); export it again.'
+                f'{where} cannot be loaded ({first_line(error)}); export it again.'
             ) from None
         self.name = 'onnx'
         self.inputs = {each.name: tuple(each.shape) for each in self._session.get_inputs()}
@@ -76,8 +76,8 @@ class OnnxBackend:
             )
         try:
             values = self._session.run(None, inputs)
-        except _ERRORS as error:
-            raise PoseNodeError(f'The network refuses its input: {_first_line(error)}') from None
+        except ERRORS as error:
+            raise PoseNodeError(f'The network refuses its input: {first_line(error)}') from None
         return dict(zip(self.outputs, values))
 
     def close(self) -> None:
@@ -85,5 +85,6 @@ class OnnxBackend:
         self._session = None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What the runtime said, as far as a sentence can hold it."""
     return str(error).strip().splitlines()[0][:300]

@@ -18,7 +18,7 @@ def model(tmp_path_factory) -> bytes:
     return make_bundle(tmp_path_factory.mktemp('b') / 'dots').read('pose.onnx')
 
 
-@pytest.mark.parametrize('name', sorted(BACKENDS))
+@pytest.mark.parametrize('name', sorted(set(BACKENDS) - {'auto', 'tensorrt'}))
 def test_agrees_with_the_reference_evaluator(rng, model, name):
     if name == 'openvino':
         pytest.importorskip('openvino', reason='OpenVINO is not installed here')

@@ -1,0 +1,31 @@
+"""What a compiled network is built from besides its ONNX."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PRECISIONS = ('fp16', 'fp32')
+
+
+def _nothing(_: object) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How TensorRT compiles a network; other backends pass over it."""
+
+    precision: str = 'fp16'  # fp32 is that, not TF32
+    max_batch: int = 8  # pictures at once; more are run in turns
+    cache: str = ''  # folder of the engines; '' for the user's own
+    dla_core: int = -1  # deep learning accelerator of a Jetson; -1 keeps to the GPU
+    cuda_graphs: bool = True  # replay the launches of a batch instead of repeating them
+    say: Callable[[str], None] = _nothing  # told, in sentences, what a user should know
+    progress: Callable[[str], None] = _nothing  # told twice a second while an engine is built
+
+
+__all__ = ['PRECISIONS', 'EngineOptions']

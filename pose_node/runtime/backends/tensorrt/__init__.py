@@ -1,0 +1,1 @@
+"""TensorRT: engines compiled once, kept by what they depend on, run by one thread."""

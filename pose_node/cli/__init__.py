@@ -11,6 +11,7 @@ COMMANDS = {
     'demo': 'play the recorded bag through the node; report in out/demo/report.html',
     'run': 'poses in a picture, a folder, a video or a webcam, without ROS',
     'evaluate': 'a bundle against a data set in the BOP format',
+    'benchmark': 'how long a bundle takes on this machine, and how that grows',
     'verify': 'check a bundle: manifest, hashes, one run of its networks',
     'build-engine': 'TensorRT engines of a bundle, before a robot needs them',
     'engines': 'the TensorRT engines that are kept; --prune removes the useless',

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pose_node.core.assignment import assigned
 from pose_node.core.motion import (
     Motion,
     MotionOptions,
@@ -183,24 +184,12 @@ class Tracker:
             [[distance_squared(t.motion, *twin) for t, twin in zip(tracks, row)] for row in twins]
         ).reshape(len(poses), len(tracks))
         prices = np.where(prices <= motion.gate_squared, prices, _FAR)
-        partners = {i: j for i, j in _assigned(prices) if prices[i, j] < _FAR}
+        partners = {i: j for i, j in assigned(prices) if prices[i, j] < _FAR}
         measured = [
             twins[i][partners[i]] if i in partners else (pose.T_cam_obj, pose.covariance)
             for i, pose in enumerate(poses)
         ]
         return partners, measured
-
-
-def _assigned(prices: np.ndarray) -> list[tuple[int, int]]:
-    """The pairs of rows and columns whose sum is least."""
-    if min(prices.shape) == 0:
-        return []
-    if prices.shape == (1, 1):
-        return [(0, 0)]
-    from scipy.optimize import linear_sum_assignment  # a third of a second to import
-
-    rows, columns = linear_sum_assignment(prices)
-    return list(zip(rows.tolist(), columns.tolist()))
 
 
 def _free(taken: set[int]) -> int:

@@ -103,7 +103,7 @@ def stages(estimator: PoseEstimator, film: Film, *, track: bool) -> list[dict[st
         regions, boxes = alone, []
         if track:
             expected, locate = tracks.expect('', stamp_ns, parameters)
-            places = [(each.object, each.motion.T_cam_obj) for each in expected]
+            places = [(each.object, each.motion.T_ref_obj) for each in expected]
             found = [estimator.region_at(*place, film.camera) for place in places]
             boxes = [box for box in found if box is not None]
             regions = alone if locate or not boxes else []

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pose_node.core.bundle import Bundle
 
 _SIZE = (640, 480)
+_SIGMA_PX = 1.0  # of heatmaps, px
 _PERIOD_NS = 33_000_000  # between pictures of noise
 STAGES = ('read', 'track', 'locate', 'preprocess', 'network', 'heatmaps', 'pnp', 'all')
 
@@ -192,11 +193,11 @@ def by_keypoints(
         middle_px = film.camera.project(T[None, :3, 3])
         in_map = (seen_px - middle_px) / scale + (0.5 * (width - 1), 0.5 * (height - 1))
         noisy = in_map + rng.normal(0.0, 0.3, in_map.shape)
-        maps = heatmap.encode(noisy, (width, height), 1.2 * spec.sigma_px)[None]
+        maps = heatmap.encode(noisy, (width, height), 1.2 * _SIGMA_PX)[None]
         times = []
         for _ in range(repeats):
             start = time.perf_counter()
-            found = heatmap.decode(maps, spec.sigma_px)
+            found = heatmap.decode(maps, _SIGMA_PX)
             decoded = time.perf_counter()
             points_px = (found.points_px[0] - (0.5 * (width - 1), 0.5 * (height - 1))) * scale
             covariances = found.covariances_px[0] * scale**2

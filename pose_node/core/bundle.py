@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from .fields import BundleError
-from .manifest import SCHEMA, HeatmapSpec, LocatorSpec, Manifest, ObjectSpec, parse
+from .manifest import SCHEMA, LocatorSpec, Manifest, ObjectSpec, parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from .pose_spec import PoseSpec
 
 MANIFEST_NAME = 'bundle.json'
 _MANIFEST_BYTES = 1_000_000
@@ -98,7 +100,7 @@ class Bundle:
         return self.manifest.objects
 
     @property
-    def pose_network(self) -> HeatmapSpec:
+    def pose_network(self) -> PoseSpec:
         """The network that sees the pose in a crop."""
         return self.manifest.pose_network
 

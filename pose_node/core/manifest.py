@@ -10,24 +10,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import PoseNodeError
 from .fields import BundleError, Fields
+from .pose_spec import FILE, PoseSpec, common, parse_pose_network
 from .symmetry import Symmetries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SCHEMA = 1
-KINDS = ('heatmap',)
-SCORE_FEATURES = ('confidence', 'inlier_share', 'rms')
 
-# A name becomes a topic and a TF frame; a file is a plain name, so no path can leave the folder.
+# A name becomes a topic and a TF frame.
 _NAME = re.compile(r'[A-Za-z][A-Za-z0-9_]{0,63}')
-_FILE = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}')
 _SUFFIXES = ('.onnx', '.ply', '.json', '.toml', '.csv', '.txt', '.md', '.png', '.jpg')
 
 
@@ -42,49 +40,6 @@ class ObjectSpec:
     symmetries: Symmetries
     mesh: str | None  # a PLY file in metres
     bop_id: int | None = None  # its number in BOP files
-
-
-@dataclass(frozen=True)
-class ScoreSpec:
-    """score = sigmoid(bias + weights . features)."""
-
-    bias: float
-    weights: Mapping[str, float]  # a feature that is not named weighs nothing
-
-
-@dataclass(frozen=True)
-class CalibrationSpec:
-    """What was measured of the network's answers for one object."""
-
-    covariance_scale: float
-    prior_std_px: float  # map pixels, see heatmap.without_prior; infinite where none is given
-    score: ScoreSpec
-
-
-@dataclass(frozen=True)
-class HeatmapSpec:
-    """A network that draws one map per keypoint of an object, over a square crop round it."""
-
-    file: str
-    objects: tuple[str, ...]
-    object_input: str | None  # the input (N,) int64 that says which of `objects` each crop shows
-    input: str
-    output: str
-    input_size: tuple[int, int]  # width, height
-    mean: tuple[float, float, float]  # of R, G, B in 0..255
-    std: tuple[float, float, float]
-    stride: int  # input pixels per map pixel
-    sigma_px: float  # width of the target Gaussian, map pixels
-    region_scale: float  # side of the crop / longer side of the region
-    threshold: float  # a keypoint counts when max(map) >= threshold * max(all maps)
-    min_variance_px2: float  # map px²
-    calibration: Mapping[str, CalibrationSpec]  # of every object
-    kind: str = 'heatmap'
-
-    @property
-    def map_size(self) -> tuple[int, int]:
-        """(width, height) of the heatmaps."""
-        return self.input_size[0] // self.stride, self.input_size[1] // self.stride
 
 
 @dataclass(frozen=True)
@@ -135,7 +90,7 @@ class Manifest:
     description: str
     licence: str
     objects: tuple[ObjectSpec, ...]
-    pose_network: HeatmapSpec
+    pose_network: PoseSpec
     locator: LocatorSpec | None
     files: Mapping[str, FileSpec]
     training: TrainingSpec | None
@@ -156,7 +111,7 @@ def parse(data: object, where: str) -> Manifest:
         description=top.text('description'),
         licence=top.text('licence'),
         objects=tuple(_object(each) for each in top.list_of_fields('objects')),
-        pose_network=_pose_network(top.fields('pose_network')),
+        pose_network=parse_pose_network(top.fields('pose_network')),
         locator=None if top.absent('locator') else _locator(top.fields('locator')),
         files=_files(top.fields('files')),
         training=None if top.absent('training') else _training(top.fields('training')),
@@ -173,7 +128,7 @@ def _object(fields: Fields) -> ObjectSpec:
         fields.fail('diameter_m', f'is {diameter_m:g}', 'give it in metres, not in millimetres')
     bounds = fields.array('bounds_obj_m', (2, 3))
     keypoints = fields.array('keypoints_obj_m', (None, 3))
-    mesh = None if fields.absent('mesh') else fields.text('mesh', _FILE)
+    mesh = None if fields.absent('mesh') else fields.text('mesh', FILE)
     symmetries = _symmetries(fields)
     bop_id = None if fields.absent('bop_id') else fields.whole('bop_id', at_least=1)
     fields.done()
@@ -213,79 +168,11 @@ def _symmetries(fields: Fields) -> Symmetries:
     return symmetries
 
 
-def _common(fields: Fields) -> dict[str, Any]:
-    """What the two networks share."""
-    file = fields.text('file', _FILE)
-    if not file.endswith('.onnx'):
-        fields.fail('file', f'is {file!r}', 'a network is an ONNX file, ending with .onnx')
-    size, stride = fields.sizes('input_size'), fields.whole('stride', at_least=1)
-    if size[0] % stride or size[1] % stride:
-        fields.fail('input_size', f'{list(size)} is no multiple of stride {stride}', 'change one')
-    std = fields.triple('std')
-    if min(std) <= 0.0:
-        fields.fail('std', f'is {list(std)}', 'give the deviation of R, G, B on the 0..255 scale')
-    return {
-        'file': file,
-        'input': fields.text('input'),
-        'input_size': size,
-        'mean': fields.triple('mean'),
-        'std': std,
-        'stride': stride,
-        'threshold': fields.number('threshold', above=0.0, at_most=1.0),
-    }
-
-
-def _pose_network(fields: Fields) -> HeatmapSpec:
-    kind = fields.text('kind')
-    if kind not in KINDS:
-        fields.fail(
-            'kind',
-            f'is {kind!r}, and this version knows {", ".join(KINDS)}',
-            'use a newer release of pose_node for this bundle',
-        )
-    objects = fields.texts('objects')
-    calibration = fields.fields('calibration')
-    spec = HeatmapSpec(
-        **_common(fields),
-        objects=objects,
-        object_input=None if fields.absent('object_input') else fields.text('object_input'),
-        output=fields.text('output'),
-        sigma_px=fields.number('sigma_px', above=0.0),
-        region_scale=fields.number('region_scale', above=0.0, at_most=10.0),
-        min_variance_px2=fields.number('min_variance_px2', above=0.0),
-        calibration={name: _calibration(calibration.fields(name)) for name in objects},
-    )
-    calibration.done()
-    fields.done()
-    if len(objects) > 1 and spec.object_input is None:
-        fields.fail('object_input', 'is missing', 'name the input that says which object it is')
-    return spec
-
-
-def _calibration(fields: Fields) -> CalibrationSpec:
-    score = fields.fields('score')
-    weights = score.fields('weights')
-    spec = CalibrationSpec(
-        covariance_scale=fields.number('covariance_scale', above=0.0),
-        prior_std_px=np.inf
-        if fields.absent('prior_std_px')
-        else fields.number('prior_std_px', above=0.0),
-        score=ScoreSpec(
-            bias=score.number('bias'),
-            weights={
-                name: weights.number(name) for name in SCORE_FEATURES if not weights.absent(name)
-            },
-        ),
-    )
-    for each in (weights, score, fields):
-        each.done()
-    return spec
-
-
 def _locator(fields: Fields) -> LocatorSpec:
     outputs = fields.fields('outputs')
     spec = LocatorSpec(
-        **_common(fields),
+        **common(fields),
+        threshold=fields.number('threshold', above=0.0, at_most=1.0),
         centers=outputs.text('centers'),
         boxes=outputs.text('boxes'),
         objects=fields.texts('objects'),
@@ -297,8 +184,8 @@ def _locator(fields: Fields) -> LocatorSpec:
 
 def _training(fields: Fields) -> TrainingSpec:
     spec = TrainingSpec(
-        recipe=None if fields.absent('recipe') else fields.text('recipe', _FILE),
-        log=None if fields.absent('log') else fields.text('log', _FILE),
+        recipe=None if fields.absent('recipe') else fields.text('recipe', FILE),
+        log=None if fields.absent('log') else fields.text('log', FILE),
         seed=None if fields.absent('seed') else fields.whole('seed'),
         command=fields.text('command'),
         code=fields.text('code'),
@@ -310,7 +197,7 @@ def _training(fields: Fields) -> TrainingSpec:
 def _files(fields: Fields) -> dict[str, FileSpec]:
     files = {}
     for name in fields.data:
-        if not _FILE.fullmatch(name) or name == 'bundle.json':
+        if not FILE.fullmatch(name) or name == 'bundle.json':
             fields.fail(name, 'is no plain file name', 'keep every file of a bundle in its folder')
         if not name.endswith(_SUFFIXES):
             fields.fail(

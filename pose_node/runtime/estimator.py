@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pose_node.core import heatmap
 from pose_node.core.bundle import Bundle
 from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import apply
@@ -20,6 +19,7 @@ from .backends import EngineOptions, open_backend
 from .locate import Locator
 from .networks import check_outputs
 from .preprocess import Region, crop, map_to_picture, to_tensor
+from .readers import READERS, Sight
 from .results import FrameResult, ObjectPose, nothing
 from .score import score, score_features
 
@@ -70,14 +70,13 @@ class PoseEstimator:
         self.options = options or EstimatorOptions()
         spec = self.spec = self.bundle.pose_network
         self.objects = {name: self.bundle.object(name) for name in spec.objects}
-        # One number for all objects: bundle.json holds nothing else.
-        self.keypoints = len(self.objects[spec.objects[0]].keypoints_obj_m)
+        self._read = READERS[spec.kind](spec, self.objects)
         threads = self.options.threads
         batches = engine_batches(self.bundle, self.options.max_objects)
         engines = replace(self.options.engines, max_batch=batches[spec.file])
         self._network = open_backend(backend, self.bundle.read(spec.file), threads, engines)
         width, height = spec.map_size
-        shape = (self.keypoints, height, width)
+        shape = (self._read.channels, height, width)
         check_outputs(self._network, spec, {spec.output: shape})
         self.locator: Locator | None = None
         if self.bundle.locator is not None:
@@ -87,10 +86,6 @@ class PoseEstimator:
             engines = replace(engines, max_batch=batches[file])
             network = open_backend(name, self.bundle.read(file), threads, engines)
             self.locator = Locator(network, self.bundle.locator, self.options.max_objects)
-        self._decode = heatmap.DecodeOptions(
-            threshold=spec.threshold,
-            min_variance_px2=spec.min_variance_px2,
-        )
 
     def __call__(
         self,
@@ -141,23 +136,12 @@ class PoseEstimator:
         with _timed(stage_ms, 'network'):
             maps = self._maps(tensor, looked_at)
         with _timed(stage_ms, 'decode'):
-            keypoints = heatmap.decode(maps, self.spec.sigma_px, self._decode)
-            calibration = [self.spec.calibration[region.object] for region in looked_at]
-            priors_px = np.array([each.prior_std_px for each in calibration])
-            map_size = maps.shape[-1], maps.shape[-2]
-            keypoints = heatmap.without_prior(keypoints, map_size, priors_px)
-            points_px, covariances_px = _to_picture(keypoints, maps_to_picture)
-            scales = np.array([each.covariance_scale for each in calibration])
-            covariances_px *= scales[:, None, None, None]
+            names = [region.object for region in looked_at]
+            sights = self._read(maps, names, maps_to_picture)
         with _timed(stage_ms, 'pnp'):
-            solved = iter(
-                [
-                    self._pose(region, camera, points_px[i], covariances_px[i], keypoints, i)
-                    for i, region in enumerate(looked_at)
-                ]
-            )
+            solved = iter([self._pose(*pair, camera) for pair in zip(looked_at, sights)])
         return [
-            next(solved) if good else nothing(region, self.keypoints)
+            next(solved) if good else nothing(region, self._read.points)
             for region, good in zip(regions, usable)
         ]
 
@@ -261,32 +245,27 @@ class PoseEstimator:
         spec = self.spec
         if not len(tensor):
             width, height = spec.map_size
-            return np.zeros((0, self.keypoints, height, width), np.float32)
+            return np.zeros((0, self._read.channels, height, width), np.float32)
         inputs = {spec.input: tensor}
         if spec.object_input is not None:
             inputs[spec.object_input] = np.array([spec.objects.index(r.object) for r in regions])
         return self._network(inputs)[spec.output]
 
-    def _pose(
-        self,
-        region: Region,
-        camera: Camera,
-        points_px: np.ndarray,
-        covariances_px: np.ndarray,
-        keypoints: heatmap.Keypoints,
-        i: int,
-    ) -> ObjectPose:
-        """The pose of region i from its keypoints, already in picture pixels."""
-        counts = keypoints.counts[i]
-        points_obj = self.objects[region.object].keypoints_obj_m
+    def _pose(self, region: Region, sight: Sight, camera: Camera) -> ObjectPose:
+        """The pose of a region from what was seen there."""
+        counts, points_px, covariances_px = sight.counts, sight.points_px, sight.covariances_px
         estimate = solve_pnp(
-            points_obj[counts], points_px[counts], covariances_px[counts], camera, self.options.pnp
+            sight.points_obj[counts],
+            points_px[counts],
+            covariances_px[counts],
+            camera,
+            self.options.pnp,
         )
-        inliers = np.zeros(len(points_obj), bool)
+        inliers = np.zeros(len(counts), bool)
         if estimate.ok:
             inliers[counts] = estimate.inliers
-        residuals_px = camera.project(apply(estimate.T_cam_obj, points_obj)) - points_px
-        features = score_features(keypoints.confidences[i], inliers, residuals_px, covariances_px)
+        residuals_px = camera.project(apply(estimate.T_cam_obj, sight.points_obj)) - points_px
+        features = score_features(sight.confidences, inliers, residuals_px, covariances_px)
         return ObjectPose(
             object=region.object,
             instance=0,
@@ -294,12 +273,12 @@ class PoseEstimator:
             if estimate.ok
             else 0.0,
             T_cam_obj=estimate.T_cam_obj,
-            covariance=estimate.covariance,
+            covariance=sight.covariance_scale * estimate.covariance,
             reprojection_rms_px=estimate.reprojection_rms_px,
             inliers=int(inliers.sum()),
             keypoints_px=points_px,
             covariances_px=covariances_px,
-            confidences=keypoints.confidences[i],
+            confidences=sight.confidences,
             region=region,
             status=estimate.status,
             features=features,
@@ -359,15 +338,6 @@ def _same(a: Region, b: Region) -> bool:
         overlap *= max(0.0, high - low)
     union = math.prod(a.size_px) + math.prod(b.size_px) - overlap
     return overlap > _SAME_BOX * union
-
-
-def _to_picture(
-    keypoints: heatmap.Keypoints, affines: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Points (N, K, 2) and covariances (N, K, 2, 2) carried from map to picture pixels."""
-    L, t = affines[:, None, :, :2], affines[:, None, :, 2]
-    points_px = (L @ keypoints.points_px[..., None])[..., 0] + t
-    return points_px, L @ keypoints.covariances_px @ L.swapaxes(-1, -2)
 
 
 @contextmanager

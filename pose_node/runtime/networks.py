@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pose_node.core.errors import PoseNodeError
-from pose_node.core.manifest import HeatmapSpec
+from pose_node.core.manifest import LocatorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pose_node.core.manifest import LocatorSpec
+    from pose_node.core.pose_spec import PoseSpec
 
     from .backends import Backend
 
 
 def check_outputs(
-    backend: Backend, spec: HeatmapSpec | LocatorSpec, shapes: Mapping[str, tuple[int, ...]]
+    backend: Backend, spec: PoseSpec | LocatorSpec, shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Run a grey batch of two through the network; raise PoseNodeError where it breaks the
     bundle's word.
@@ -28,7 +28,7 @@ def check_outputs(
     """
     width, height = spec.input_size
     inputs = {spec.input: np.zeros((2, 3, height, width), np.float32)}
-    if isinstance(spec, HeatmapSpec) and spec.object_input is not None:
+    if not isinstance(spec, LocatorSpec) and spec.object_input is not None:
         inputs[spec.object_input] = np.array([0, len(spec.objects) - 1])
     outputs = backend(inputs)
     for name, shape in shapes.items():

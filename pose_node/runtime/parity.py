@@ -1,4 +1,5 @@
-"""Whether two backends say the same of the same pictures: keypoints in pixels, poses in sigmas.
+"""Whether two backends say the same of the same pictures: keypoints, where the network has them,
+in pixels, and poses in sigmas.
 
 The pictures are painted from the bundle's own meshes, so that they are the same on every machine
 and show what the network knows; a bundle without meshes needs pictures of somebody's.
@@ -15,6 +16,7 @@ import numpy as np
 from pose_node.core.camera import Camera
 from pose_node.core.geometry import apply, exp_so3, log_so3
 from pose_node.core.mesh import read_ply
+from pose_node.core.pose_spec import HeatmapSpec
 
 from .preprocess import Region
 
@@ -55,8 +57,8 @@ class Parity:
         apart_px = np.array(self.keypoints_px)
         allowed_px = np.maximum(KEYPOINT_PX, KEYPOINT_SIGMAS * np.array(self.sigmas_px))
         worst_sigma = max(self.poses_sigma, default=0.0)
-        if not self.keypoints_px:
-            return 'no keypoint was seen by both: give pictures that show the objects (--pictures)'
+        if not self.poses_sigma:
+            return 'nothing was found by both: give pictures that show the objects (--pictures)'
         if not (apart_px <= allowed_px).all():
             worst = int(np.argmax(np.nan_to_num(apart_px / allowed_px, nan=np.inf)))
             return (
@@ -112,6 +114,8 @@ def _compare(parity: Parity, one: ObjectPose, other: ObjectPose, estimator: Pose
         return
     parity.poses_sigma.append(_sigmas(one, other))
     spec = estimator.spec
+    if not isinstance(spec, HeatmapSpec):
+        return  # points that each network chooses for itself have no partners
     counted = [
         each.confidences >= spec.threshold * each.confidences.max() for each in (one, other)
     ]

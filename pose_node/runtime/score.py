@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pose_node.core.manifest import ScoreSpec
+    from pose_node.core.pose_spec import ScoreSpec
 
 # A map's maximum below this is as good as none; a residual above this many sigmas as bad as any.
 _LEAST_CONFIDENCE = 1e-6

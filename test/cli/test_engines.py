@@ -80,4 +80,4 @@ def test_parity_needs_pictures_that_show_something(pose, bundle, tmp_path):
     cv2.imwrite(str(tmp_path / 'grey.png'), np.full((240, 320, 3), 96, np.uint8))
     arguments = ('--parity', '--backend', 'onnx', '--pictures', tmp_path)
     status, _, err = pose('verify', bundle, *arguments)
-    assert status == 1 and 'no keypoint was seen by both' in err
+    assert status == 1 and 'nothing was found by both' in err

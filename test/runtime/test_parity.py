@@ -79,7 +79,7 @@ def test_the_painted_dots_are_seen_where_they_are(rng, tmp_path):
 
 
 def test_faults_in_words():
-    assert 'no keypoint was seen by both' in Parity().fault
+    assert 'nothing was found by both' in Parity().fault
     good = {'pictures': 1, 'keypoints_px': [0.05] * 100, 'sigmas_px': [0.3] * 100}
     assert Parity(**good, poses_sigma=[0.2]).fault == ''
     for apart, sigma, fault in (

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pose_node.core.manifest import ScoreSpec
+from pose_node.core.pose_spec import ScoreSpec
 from pose_node.runtime.score import score, score_features
 
 FOUR = np.ones(4, bool)

@@ -1,0 +1,119 @@
+"""What a network's maps say of each crop: correspondences in picture pixels, by kind of map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import numpy as np
+
+from pose_node.core import dense, heatmap
+from pose_node.core.manifest import ObjectSpec
+from pose_node.core.pose_spec import DenseSpec, HeatmapSpec, PoseSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What one crop shows of an object."""
+
+    points_obj: np.ndarray  # (K, 3) m
+    points_px: np.ndarray  # (K, 2) picture px
+    covariances_px: np.ndarray  # (K, 2, 2) picture px²
+    confidences: np.ndarray  # (K,)
+    counts: np.ndarray  # (K,) bool, whether the point is sure enough to be used
+    covariance_scale: float = 1.0  # of the pose that the points give
+
+
+class Reader(Protocol):
+    """Maps (N, C, h, w) -> what each of N crops shows."""
+
+    channels: int
+    points: int  # said of a region that cannot be looked at
+
+    def __call__(self, maps: np.ndarray, names: Sequence[str], affines: np.ndarray) -> list[Sight]:
+        """names: the object of each crop; affines (N, 2, 3) from map to picture pixels."""
+
+
+class HeatmapReader:
+    """One map a keypoint."""
+
+    def __init__(self, spec: PoseSpec, objects: Mapping[str, ObjectSpec]) -> None:
+        self.spec, self.objects = cast(HeatmapSpec, spec), objects
+        # One number for all objects: bundle.json holds nothing else.
+        self.channels = self.points = len(objects[spec.objects[0]].keypoints_obj_m)
+        self.options = heatmap.DecodeOptions(
+            threshold=self.spec.threshold, min_variance_px2=self.spec.min_variance_px2
+        )
+
+    def __call__(self, maps: np.ndarray, names: Sequence[str], affines: np.ndarray) -> list[Sight]:
+        """Keypoints, freed of the prior, their covariances as calibrated."""
+        keypoints = heatmap.decode(maps, self.spec.sigma_px, self.options)
+        calibration = [self.spec.calibration[name] for name in names]
+        priors_px = np.array([each.prior_std_px for each in calibration])
+        map_size = maps.shape[-1], maps.shape[-2]
+        keypoints = heatmap.without_prior(keypoints, map_size, priors_px)
+        scales = np.array([each.covariance_scale for each in calibration])
+        points_px, covariances_px = to_picture(
+            keypoints.points_px, keypoints.covariances_px, affines
+        )
+        covariances_px *= scales[:, None, None, None]
+        return [
+            Sight(
+                self.objects[name].keypoints_obj_m,
+                points_px[i],
+                covariances_px[i],
+                keypoints.confidences[i],
+                keypoints.counts[i],
+            )
+            for i, name in enumerate(names)
+        ]
+
+
+class DenseReader:
+    """A point of the object and two weights a pixel."""
+
+    channels, points = 5, 4
+
+    def __init__(self, spec: PoseSpec, objects: Mapping[str, ObjectSpec]) -> None:
+        self.spec, self.objects = cast(DenseSpec, spec), objects
+
+    def __call__(self, maps: np.ndarray, names: Sequence[str], affines: np.ndarray) -> list[Sight]:
+        """The points that matter, all of which count."""
+        return [
+            self._sight(each, name, affine) for each, name, affine in zip(maps, names, affines)
+        ]
+
+    def _sight(self, maps: np.ndarray, name: str, affine: np.ndarray) -> Sight:
+        spec, bounds_obj = self.spec, self.objects[name].bounds_obj_m
+        found = dense.correspondences(maps, bounds_obj, spec.stride, spec.relative_delta)
+        if not len(found.points_obj):
+            nowhere = np.full((self.points, 3), np.nan)
+            spread = np.full((self.points, 2, 2), np.nan)
+            zero = np.zeros(self.points)
+            return Sight(nowhere, nowhere[:, :2], spread, zero, zero > 0.0)
+        points_px, covariances_px = to_picture(
+            found.points_px[None], found.covariances_px[None], affine[None]
+        )
+        return Sight(
+            found.points_obj,
+            points_px[0],
+            covariances_px[0],
+            found.weights.mean(axis=1),
+            np.ones(len(found.points_obj), bool),
+            found.covariance_scale * spec.calibration[name].covariance_scale,
+        )
+
+
+READERS: dict[str, Callable[[PoseSpec, Mapping[str, ObjectSpec]], Reader]] = {
+    'heatmap': HeatmapReader,
+    'dense': DenseReader,
+}
+
+
+def to_picture(
+    points_px: np.ndarray, covariances_px: np.ndarray, affines: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points (N, K, 2) and covariances (N, K, 2, 2) carried from map to picture pixels."""
+    L, t = affines[:, None, :, :2], affines[:, None, :, 2]
+    return (L @ points_px[..., None])[..., 0] + t, L @ covariances_px @ L.swapaxes(-1, -2)

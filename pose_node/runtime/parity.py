@@ -57,7 +57,7 @@ class Parity:
         apart_px = np.array(self.keypoints_px)
         allowed_px = np.maximum(KEYPOINT_PX, KEYPOINT_SIGMAS * np.array(self.sigmas_px))
         worst_sigma = max(self.poses_sigma, default=0.0)
-        if not self.poses_sigma:
+        if not self.poses_sigma and not self.lost_poses:
             return 'nothing was found by both: give pictures that show the objects (--pictures)'
         if not (apart_px <= allowed_px).all():
             worst = int(np.argmax(np.nan_to_num(apart_px / allowed_px, nan=np.inf)))

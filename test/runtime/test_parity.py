@@ -81,7 +81,9 @@ def test_the_painted_dots_are_seen_where_they_are(rng, tmp_path):
 def test_faults_in_words():
     assert 'nothing was found by both' in Parity().fault
     good = {'pictures': 1, 'keypoints_px': [0.05] * 100, 'sigmas_px': [0.3] * 100}
-    assert Parity(**good, poses_sigma=[0.2]).fault == ''
+    good['poses_sigma'] = [0.2]
+    assert Parity(**good).fault == ''
+    assert Parity(1, poses_sigma=[0.2]).fault == ''  # of a network without keypoints
     for apart, sigma, fault in (
         (0.2, 0.5, 'a keypoint is 0.200 px off, wanted at most 0.100'),
         (0.2, 3.0, ''),  # the network does not know itself
@@ -92,5 +94,5 @@ def test_faults_in_words():
         found = Parity(**worse).fault
         assert fault in found and (found == '') == (fault == '')
     assert '3 keypoints are seen by one' in Parity(**good, lost=3).fault
-    assert 'pose is 1.50 sigma off' in Parity(**good, poses_sigma=[1.5]).fault
-    assert '1 poses are given by one' in Parity(**good, poses_sigma=[0.1], lost_poses=1).fault
+    assert 'pose is 1.50 sigma off' in Parity(**{**good, 'poses_sigma': [1.5]}).fault
+    assert '1 poses are given by one' in Parity(**good, lost_poses=1).fault

@@ -19,6 +19,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from pose_node.core.errors import PoseNodeError
 from pose_node.ros.health import Level
 from pose_node.ros.node import PoseNode
+from pose_node.runtime.backends.tensorrt import backend as tensorrt_backend
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -230,3 +231,24 @@ def test_a_failed_configure_is_on_diagnostics(make_node, capfd):
     status = {each.name: each for each in heard[0].status}['pose_node: estimator']
     assert status.level == DiagnosticStatus.ERROR
     assert '/there/is/none' in status.message
+
+
+def test_tensorrt_is_demanded_or_done_without(make_node, known_bundle_folder, capfd, monkeypatch):
+    def no_driver() -> None:
+        raise PoseNodeError('no NVIDIA driver is installed.')
+
+    monkeypatch.setattr(tensorrt_backend, 'need_driver', no_driver)
+    bundle = str(known_bundle_folder)
+    assert make_node(backend='tensorrt', bundle=bundle).trigger_configure() == FAILURE
+    assert 'Cannot configure: no NVIDIA driver is installed.' in capfd.readouterr().err
+    node = make_node(bundle=bundle)
+    assert node.trigger_configure() == SUCCESS
+    log = capfd.readouterr().err
+    assert log.count('TensorRT is not used: no NVIDIA driver') == 1
+    assert 'backend onnx.' in log
+
+
+def test_what_takes_long_is_in_the_diagnostics(make_node):
+    node = make_node()
+    node._busy('building an engine, 40 %')
+    assert node._state() == 'building an engine, 40 %'

@@ -21,6 +21,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from pose_node.core.errors import PoseNodeError
 from pose_node.ros.health import Level
 from pose_node.ros.node import PoseNode
+from pose_node.runtime.backends.tensorrt import backend as tensorrt_backend
 from pose_node.runtime.estimator import PoseEstimator
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -273,3 +274,40 @@ def test_a_failed_configure_is_on_diagnostics(make_node, capfd):
     status = {each.name: each for each in heard[0].status}['pose_node: estimator']
     assert status.level == DiagnosticStatus.ERROR
     assert '/there/is/none' in status.message
+
+
+def test_tensorrt_is_demanded_or_done_without(make_node, known_bundle_folder, capfd, monkeypatch):
+    def no_driver() -> None:
+        raise PoseNodeError('no NVIDIA driver is installed.')
+
+    monkeypatch.setattr(tensorrt_backend, 'need_driver', no_driver)
+    bundle = str(known_bundle_folder)
+    assert make_node(backend='tensorrt', bundle=bundle).trigger_configure() == FAILURE
+    assert 'Cannot configure: no NVIDIA driver is installed.' in capfd.readouterr().err
+    node = make_node(bundle=bundle)
+    assert node.trigger_configure() == SUCCESS
+    log = capfd.readouterr().err
+    assert log.count('TensorRT is not used: no NVIDIA driver') == 1
+    assert 'backend onnx.' in log
+
+
+def test_what_is_compiled_is_told_and_can_be_stopped(make_node, monkeypatch):
+    """By the options that the backend is given: they tell the node how far the compiler is."""
+    monkeypatch.setattr('pose_node.ros.node._DIAGNOSTICS_PERIOD_S', 0.05)
+    node, beats = make_node(precision='fp32', engine_cache='/there', dla_core=1), []
+    monkeypatch.setattr(node, '_diagnostics', SimpleNamespace(publish=beats.append))
+
+    def compile_slowly(folder, backend, options):
+        engines = options.engines
+        assert (engines.precision, engines.cache, engines.dla_core) == ('fp32', '/there', 1)
+        while len(beats) < 3:
+            engines.progress('building an engine, 40 %')
+            time.sleep(0.02)
+        node.must_stop = lambda: True
+        engines.progress('building an engine, 60 %')
+
+    monkeypatch.setattr('pose_node.ros.node.PoseEstimator', compile_slowly)
+    assert node.trigger_configure() == FAILURE
+    (estimator,) = (each for each in beats[2].status if each.name.endswith('estimator'))
+    assert estimator.message.startswith('Opening ')
+    assert estimator.message.endswith(': building an engine, 40 %.')

@@ -31,6 +31,7 @@ from ..recipe import Recipe
 from ..synth.things import Thing, load_things
 from .byte_weights import byte_weights, read_weights
 from .checkpoint import load_trained, pose_network
+from .engines import check_engines
 from .fit_log import read_log
 from .shipped import shipped_mesh
 
@@ -91,6 +92,15 @@ def to_onnx(
     return data
 
 
+def _compilable(
+    file: str, network: nn.Module, size: tuple[int, int], outputs: list[str], objects: int = 1
+) -> bytes:
+    """As `to_onnx`, and TensorRT takes it."""
+    data = to_onnx(network, size, outputs, objects)
+    check_engines(file, data)
+    return data
+
+
 def _as_stored(network: nn.Module, model: onnx.ModelProto) -> nn.Module:
     """The network with the weights that `model` keeps of it."""
     network = copy.deepcopy(network)
@@ -132,7 +142,8 @@ def export(recipe: Recipe, folder: Path) -> None:
     files: dict[str, bytes | Path] = {
         'recipe.toml': recipe.path,
         'training.json': _log(recipe, calibration),
-        'pose.onnx': to_onnx(
+        'pose.onnx': _compilable(
+            'pose.onnx',
             _Maps(network),
             recipe.dataset.input_size,
             ['heatmaps'],
@@ -142,7 +153,8 @@ def export(recipe: Recipe, folder: Path) -> None:
     if recipe.ship_mesh:
         files.update({f'{each.name}.ply': shipped_mesh(each) for each in recipe.objects})
     if recipe.locator:
-        files['locator.onnx'] = to_onnx(
+        files['locator.onnx'] = _compilable(
+            'locator.onnx',
             _Scores(load_trained(recipe, 'locator')),
             recipe.locator_dataset.input_size,
             ['centers', 'boxes'],

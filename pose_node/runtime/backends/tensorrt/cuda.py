@@ -85,8 +85,8 @@ class Cuda:
         return f'{function} of CUDA fails: {kind} ({text}).'
 
 
-def _version(number: int) -> str:
-    return f'{int(number) // 1000}.{int(number) % 1000 // 10}'
+def _version(number: int | None) -> str:
+    return f'{int(number) // 1000}.{int(number) % 1000 // 10}' if number else '(unknown)'
 
 
 def need_driver() -> None:

@@ -269,10 +269,8 @@ class PoseEstimator:
         estimate = solve_pnp(
             points_obj[counts], points_px[counts], covariances_px[counts], camera, self.options.pnp
         )
-        inliers = np.zeros(len(points_obj), bool)
-        if estimate.ok:
-            inliers[counts] = estimate.inliers
-        residuals_px = camera.project(apply(estimate.T_cam_obj, points_obj)) - points_px
+        inliers, residuals_px = np.zeros(len(points_obj), bool), np.full_like(points_px, np.nan)
+        inliers[counts], residuals_px[counts] = estimate.inliers, estimate.residuals_px
         features = score_features(keypoints.confidences[i], inliers, residuals_px, covariances_px)
         return ObjectPose(
             object=region.object,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .distortion import COEFFICIENTS, distort, undistort
+from .distortion import COEFFICIENTS, distort, distorted_points, undistort
 from .errors import PoseNodeError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Camera:
         points = np.asarray(points_cam, dtype=np.float64)
         front = points[:, 2] > 0.0
         z = np.where(front, points[:, 2], np.nan)
-        distorted, _ = distort(self.model, self.D, points[:, :2] / z[:, None])
+        distorted = distorted_points(self.model, self.D, points[:, :2] / z[:, None])
         return distorted @ self.K[:2, :2].T + self.K[:2, 2]
 
     def project_jacobian(self, points_cam: np.ndarray) -> np.ndarray:
@@ -207,9 +207,7 @@ def _checked_roi(
 def _binned(camera: Camera, columns: int, rows: int) -> Camera:
     """The camera whose pixels are columns x rows of this one's; those left over are dropped."""
     columns, rows = max(1, columns), max(1, rows)
-    A = np.array(
-        [[1.0 / columns, 0.0, 0.5 / columns - 0.5], [0.0, 1.0 / rows, 0.5 / rows - 0.5]]
-    )
+    A = np.array([[1.0 / columns, 0.0, 0.5 / columns - 0.5], [0.0, 1.0 / rows, 0.5 / rows - 0.5]])
     return camera.transformed(A, (camera.size[0] // columns, camera.size[1] // rows))
 
 

@@ -41,6 +41,17 @@ def distort(model: str, D: tuple[float, ...], xy: np.ndarray) -> tuple[np.ndarra
     return value, np.stack((a, b, b, c), axis=1).reshape(-1, 2, 2)
 
 
+def distorted_points(model: str, D: tuple[float, ...], xy: np.ndarray) -> np.ndarray:
+    """`distort` without the Jacobian."""
+    if model == 'none':
+        return xy
+    if model == 'equidistant':
+        return _distort_equidistant(xy, D)[0]
+    rows = np.ascontiguousarray(xy.T)
+    squares, _, radial, _ = _radial(rows, D)
+    return (rows * radial + _tangential(D) @ squares).T
+
+
 def undistort(
     model: str, D: tuple[float, ...], distorted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -66,22 +77,37 @@ def _polynomial(xy: np.ndarray, D: Sequence[float]) -> tuple[np.ndarray, np.ndar
     """Points (2, N) -> (2, N) and a, b, c of the Jacobian (3, N): few calls of numpy, for there
     are few points.
     """
+    squares, r2, radial, below = _radial(xy, D)
     k1, k2, p1, p2, k3, k4, k5, k6 = (*D, *(0.0,) * (8 - len(D)))
+    slope = 2.0 * k1 + r2 * (4.0 * k2 + 6.0 * k3 * r2)  # d radial / d r, over r
+    if below is not None:
+        slope = (slope - 2.0 * radial * (k4 + r2 * (2.0 * k5 + 3.0 * k6 * r2))) / below
+    # The slope of the tangential part is linear in the points.
+    bend = np.array(((6.0 * p2, 2.0 * p1), (2.0 * p1, 2.0 * p2), (2.0 * p2, 6.0 * p1)))
+    elements = slope * squares + bend @ xy
+    elements[::2] += radial
+    return xy * radial + _tangential(D) @ squares, elements
+
+
+def _radial(
+    xy: np.ndarray, D: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """x², xy, y² (3, N); r²; the radial factor, and what it was divided by, if it was."""
+    k1, k2, _, _, k3, k4, k5, k6 = (*D, *(0.0,) * (8 - len(D)))
     x, y = xy
     squares = np.array((x * x, x * y, y * y))
     r2 = squares[0] + squares[2]
     radial = 1.0 + r2 * (k1 + r2 * (k2 + r2 * k3))
-    slope = 2.0 * k1 + r2 * (4.0 * k2 + 6.0 * k3 * r2)  # d radial / d r, over r
-    if len(D) == 8:
-        below = 1.0 + r2 * (k4 + r2 * (k5 + r2 * k6))
-        radial = radial / below
-        slope = (slope - 2.0 * radial * (k4 + r2 * (2.0 * k5 + 3.0 * k6 * r2))) / below
-    # The tangential part is linear in the squares, its slope in the points.
-    tangential = np.array(((3.0 * p2, 2.0 * p1, p2), (p1, 2.0 * p2, 3.0 * p1)))
-    bend = np.array(((6.0 * p2, 2.0 * p1), (2.0 * p1, 2.0 * p2), (2.0 * p2, 6.0 * p1)))
-    elements = slope * squares + bend @ xy
-    elements[::2] += radial
-    return xy * radial + tangential @ squares, elements
+    if len(D) != 8:
+        return squares, r2, radial, None
+    below = 1.0 + r2 * (k4 + r2 * (k5 + r2 * k6))
+    return squares, r2, radial / below, below
+
+
+def _tangential(D: Sequence[float]) -> np.ndarray:
+    """(2, 3): the tangential part is linear in x², xy, y²."""
+    p1, p2 = D[2], D[3]
+    return np.array(((3.0 * p2, 2.0 * p1, p2), (p1, 2.0 * p2, 3.0 * p1)))
 
 
 def _undistort_polynomial(

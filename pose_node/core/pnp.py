@@ -9,6 +9,7 @@ compared by the squared residuals cut off at the gate (MSAC: Torr and Zisserman,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -60,6 +61,7 @@ class PoseEstimate:
     inliers: np.ndarray  # (N,) bool
     reprojection_rms_px: float  # of the inliers
     status: PnpStatus
+    residuals_px: np.ndarray  # (N, 2) projected minus seen; NaN for points that are not in front
     T_cam_obj_other: np.ndarray | None = None  # the second answer of an ambiguous one
 
     @property
@@ -250,21 +252,27 @@ def _estimate(
     points_px: np.ndarray,
     camera: Camera,
 ) -> PoseEstimate:
-    chosen = usable[fit.inliers]
-    seen_px = camera.project(np.asarray(points_obj)[chosen] @ fit.R.T + fit.t)
-    off_px = seen_px - np.asarray(points_px)[chosen]
+    off_px = camera.project(np.asarray(points_obj) @ fit.R.T + fit.t) - points_px
     inliers = np.zeros(len(points_obj), bool)
-    inliers[chosen] = True
+    inliers[usable[fit.inliers]] = True
+    sum_squared = float(np.square(off_px[inliers]).sum())
     return PoseEstimate(
         T_cam_obj=make_pose(fit.R, fit.t),
         covariance=fit.covariance,
         inliers=inliers,
-        reprojection_rms_px=float(np.sqrt(np.sum(off_px**2) / len(chosen))),
+        reprojection_rms_px=math.sqrt(sum_squared / len(usable[fit.inliers])),
         status=PnpStatus.AMBIGUOUS if rivals else PnpStatus.OK,
+        residuals_px=off_px,
         T_cam_obj_other=make_pose(rivals[0].R, rivals[0].t) if rivals else None,
     )
 
 
 def _failed(count: int, status: PnpStatus) -> PoseEstimate:
-    nothing = np.full((4, 4), np.nan)
-    return PoseEstimate(nothing, np.full((6, 6), np.nan), np.zeros(count, bool), np.nan, status)
+    return PoseEstimate(
+        T_cam_obj=np.full((4, 4), np.nan),
+        covariance=np.full((6, 6), np.nan),
+        inliers=np.zeros(count, bool),
+        reprojection_rms_px=math.nan,
+        status=status,
+        residuals_px=np.full((count, 2), np.nan),
+    )

@@ -261,10 +261,8 @@ class PoseEstimator:
             camera,
             self.options.pnp,
         )
-        inliers = np.zeros(len(counts), bool)
-        if estimate.ok:
-            inliers[counts] = estimate.inliers
-        residuals_px = camera.project(apply(estimate.T_cam_obj, sight.points_obj)) - points_px
+        inliers, residuals_px = np.zeros(len(counts), bool), np.full_like(points_px, np.nan)
+        inliers[counts], residuals_px[counts] = estimate.inliers, estimate.residuals_px
         features = score_features(sight.confidences, inliers, residuals_px, covariances_px)
         return ObjectPose(
             object=region.object,

@@ -43,14 +43,17 @@ def score_features(
     better = np.sort(np.nan_to_num(confidences, nan=0.0))[-((len(confidences) + 1) // 2) :]
     rms = _MOST_SIGMAS
     if inliers.any():
-        r = residuals_px[inliers]
-        whitened = np.linalg.solve(covariances_px[inliers], r[:, :, None])[:, :, 0]
-        mean_square = 0.5 * float(np.mean(np.sum(r * whitened, axis=1)))
+        x, y = residuals_px[inliers].T
+        (a, b), (_, c) = covariances_px[inliers].transpose(1, 2, 0)
+        # r^T C⁻¹ r, written out
+        with np.errstate(invalid='ignore'):
+            squared = (c * x * x - 2.0 * b * x * y + a * y * y) / (a * c - b * b)
+        mean_square = 0.5 * float(squared.sum()) / len(squared)
         # A NaN compares false and stays the worst.
         rms = math.sqrt(mean_square) if 0.0 <= mean_square < _MOST_SIGMAS**2 else _MOST_SIGMAS
     return {
         'confidence': float(np.mean(np.log(np.maximum(better, _LEAST_CONFIDENCE)))),
-        'inlier_share': float(np.mean(inliers)),
+        'inlier_share': np.count_nonzero(inliers) / len(inliers),
         'rms': rms,
     }
 

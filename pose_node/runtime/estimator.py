@@ -13,7 +13,7 @@ import numpy as np
 from pose_node.core.bundle import Bundle
 from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import apply
-from pose_node.core.pnp import PnpOptions, solve_pnp
+from pose_node.core.pnp import PnpOptions
 
 from .backends import open_backend
 from .locate import Locator
@@ -241,13 +241,7 @@ class PoseEstimator:
     def _pose(self, region: Region, sight: Sight, camera: Camera) -> ObjectPose:
         """The pose of a region from what was seen there."""
         counts, points_px, covariances_px = sight.counts, sight.points_px, sight.covariances_px
-        estimate = solve_pnp(
-            sight.points_obj[counts],
-            points_px[counts],
-            covariances_px[counts],
-            camera,
-            self.options.pnp,
-        )
+        estimate = self._read.pose(sight, camera, self.options.pnp)
         inliers = np.zeros(len(counts), bool)
         if estimate.ok:
             inliers[counts] = estimate.inliers
@@ -260,7 +254,7 @@ class PoseEstimator:
             if estimate.ok
             else 0.0,
             T_cam_obj=estimate.T_cam_obj,
-            covariance=sight.covariance_scale * estimate.covariance,
+            covariance=estimate.covariance,
             reprojection_rms_px=estimate.reprojection_rms_px,
             inliers=int(inliers.sum()),
             keypoints_px=points_px,

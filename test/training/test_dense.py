@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ SEED = 77_000_003
 POSE = """
 [pose]
 network = "dense"
-samples = 1280
+samples = 1920
 batch = 16
 lr = 3e-3
 warmup = 10
@@ -120,7 +121,7 @@ def test_every_weight_has_a_gradient_and_what_is_absent_has_none(recipe: Recipe)
 
 @pytest.fixture(scope='module')
 def bundle(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eighty steps, calibrated and exported."""
+    """A few steps, calibrated and exported."""
     folder = tmp_path_factory.mktemp('dense_bundle')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('POSE_NODE_CACHE', str(folder / 'cache'))
@@ -130,11 +131,9 @@ def bundle(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_poses_of_unseen_renders_are_right(recipe: Recipe, bundle: Path) -> None:
-    """Whole pictures and true boxes through the estimator, against what they were rendered from."""
+    """Whole pictures and true boxes through the estimator, against what was rendered."""
     options = recipe.locator_dataset
     size = options.scene.picture_size
-    import dataclasses
-
     shown = dataclasses.replace(options, input_size=size)
     dataset = Dataset(shown, recipe.objects, recipe.keypoints, SEED)
     mesh = dataset.things[0].mesh

@@ -49,9 +49,11 @@ class Free:
     def seen(self) -> Seen:
         return correspondences(self.points_obj.detach(), self.px, self.weights.detach(), K)
 
-    def learn(self, rng: np.random.Generator, targets: Tensor, steps: int) -> None:
+    def learn(
+        self, rng: np.random.Generator, targets: Tensor, steps: int, samples: int = 128
+    ) -> None:
         """From targets (n, 4, 4) or (n, M, 4, 4), by the divergence alone."""
-        layer = PnpLayer(LayerOptions(samples=128, rounds=2, iterations=3))
+        layer = PnpLayer(LayerOptions(samples=samples, rounds=2, iterations=3))
         groups = [
             {'params': [self.points_obj], 'lr': 6e-3},
             {'params': [self.logits, self.log_scale], 'lr': 0.08},
@@ -125,7 +127,7 @@ def test_two_modes_of_a_symmetric_object_are_both_learned(rng) -> None:
     half = Symmetries(np.diag((-1.0, -1.0, 1.0, 1.0))[None])
     free = Free(rng)
     targets = about(rng, half, 2)
-    free.learn(rng, targets, 120)
+    free.learn(rng, targets, 160)
     samples, w = posterior(free.seen, targets[0])
     off = np.abs(turns(samples))
     first, second = w[off < 0.6].sum(), w[off > math.pi - 0.6].sum()
@@ -140,7 +142,7 @@ def test_all_turns_of_a_rotational_object_are_learned(rng) -> None:
     free = Free(rng)
     targets = about(rng, Symmetries.from_bop(bop, 1.0), 8)
     assert targets.shape[1] == 8
-    free.learn(rng, targets, 120)
+    free.learn(rng, targets, 160, samples=512)
     samples, w = posterior(free.seen, targets[0])
     # The length of the mean direction is one for a single mode and zero for even ones.
     lengths = [abs(np.sum(w * np.exp(1j * k * turns(samples)))) for k in (1, 2)]

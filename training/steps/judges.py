@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from pose_node.core import dense
 from pose_node.core.camera import Camera
 from pose_node.core.geometry import apply
-from pose_node.core.pnp import PoseEstimate, solve_pnp
+from pose_node.core.pnp import PoseEstimate
 
 from ..nets import unet
 from ..nets.pnp_layer import LayerOptions
@@ -132,9 +132,8 @@ class DenseJudge:
         points_px = (points.points_px + 0.5) * stride - 0.5
         covariances_px = points.covariances_px * stride**2
         camera = Camera(view.K, (view.picture.shape[1], view.picture.shape[0]))
-        estimate = solve_pnp(points.points_obj, points_px, covariances_px, camera)
-        estimate = replace(
-            estimate, covariance=estimate.covariance * points.covariance_scale * scale
+        estimate = dense.solve(
+            points.points_obj, points_px, covariances_px, scale * points.covariance_scale, camera
         )
         keypoints_px = camera.project(apply(estimate.T_cam_obj, thing.keypoints_obj))
         return Verdict(

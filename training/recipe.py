@@ -43,8 +43,10 @@ class FitOptions:
     # the last ones are kept.
     validate_every: int = 0
     validate_on: int = 256  # samples of a third seed, and pictures of `validation`
-    # The pose network's: 'lite0' says a probability, 'unet' is the published one, which regresses.
+    # The pose network's: 'lite0' says a probability, 'unet' is the published one, which regresses,
+    # 'dense' gives coordinates and weights for every pixel and is taught through the pose.
     network: str = 'lite0'
+    coordinates: float = 1.0  # what the coordinates' own loss counts for 'dense'; 0: the pose's do
     weights: Path | None = None  # torchvision's ResNet-34 for 'unet'; else it begins at random
     epoch: int = 32_000  # samples; by epochs the rate and the loss of 'unet' change
     # Its labels: the 'projection' of the keypoints, hidden or not, or the 'nearest' surface in
@@ -56,12 +58,17 @@ class FitOptions:
     def __post_init__(self) -> None:
         if self.precision not in ('fp32', 'bf16'):
             raise PoseNodeError(f"precision is {self.precision!r}, wanted 'fp32' or 'bf16'")
-        if self.network not in ('lite0', 'unet'):
-            raise PoseNodeError(f"network is {self.network!r}, wanted 'lite0' or 'unet'")
+        if self.network not in ('lite0', 'unet', 'dense'):
+            raise PoseNodeError(f"network is {self.network!r}, wanted 'lite0', 'unet' or 'dense'")
         if self.annotation not in ('projection', 'nearest'):
             raise PoseNodeError(
                 f"annotation is {self.annotation!r}, wanted 'projection' or 'nearest'"
             )
+
+    @property
+    def surface(self) -> bool:
+        """Whether labels hold the object's coordinates pixel by pixel."""
+        return self.network == 'dense' and self.coordinates > 0.0
 
     @property
     def nearest_m(self) -> float | None:

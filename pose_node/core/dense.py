@@ -12,14 +12,24 @@ small by a factor that is known, and given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .pnp import PoseEstimate, solve_pnp
+
+if TYPE_CHECKING:
+    from .camera import Camera
+    from .pnp import PnpOptions
 
 KERNEL_SIGMAS = 2.5  # as PnpOptions.kernel_sigmas
 _KEPT = 0.995  # share of the squared weights that the points used have together
 _MOST_POINTS = 512
 _LEAST_POINTS = 4
+# A network that is unsure of everything has residuals beyond its kernel's edge everywhere: the
+# search for a pose then sees wider sigmas, and the covariance is none the narrower for it.
+_WIDER = (1.0, 3.0, 9.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +75,22 @@ def correspondences(
         delta=delta,
         covariance_scale=unit**2,
     )
+
+
+def solve(
+    points_obj: np.ndarray,
+    points_px: np.ndarray,
+    covariances_px: np.ndarray,
+    covariance_scale: float,
+    camera: Camera,
+    options: PnpOptions | None = None,
+) -> PoseEstimate:
+    """The pose of `correspondences`, carried to pixels of `camera`, with its true covariance."""
+    for wider in _WIDER:
+        found = solve_pnp(points_obj, points_px, wider**2 * covariances_px, camera, options)
+        if found.ok:
+            break
+    return replace(found, covariance=covariance_scale * found.covariance)
 
 
 def _weightiest(squares: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from pose_node.core.bundle import Bundle
 from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import apply
-from pose_node.core.pnp import PnpOptions, solve_pnp
+from pose_node.core.pnp import PnpOptions
 
 from .backends import EngineOptions, open_backend
 from .locate import Locator
@@ -254,13 +254,7 @@ class PoseEstimator:
     def _pose(self, region: Region, sight: Sight, camera: Camera) -> ObjectPose:
         """The pose of a region from what was seen there."""
         counts, points_px, covariances_px = sight.counts, sight.points_px, sight.covariances_px
-        estimate = solve_pnp(
-            sight.points_obj[counts],
-            points_px[counts],
-            covariances_px[counts],
-            camera,
-            self.options.pnp,
-        )
+        estimate = self._read.pose(sight, camera, self.options.pnp)
         inliers, residuals_px = np.zeros(len(counts), bool), np.full_like(points_px, np.nan)
         inliers[counts], residuals_px[counts] = estimate.inliers, estimate.residuals_px
         features = score_features(sight.confidences, inliers, residuals_px, covariances_px)
@@ -271,7 +265,7 @@ class PoseEstimator:
             if estimate.ok
             else 0.0,
             T_cam_obj=estimate.T_cam_obj,
-            covariance=sight.covariance_scale * estimate.covariance,
+            covariance=estimate.covariance,
             reprojection_rms_px=estimate.reprojection_rms_px,
             inliers=int(inliers.sum()),
             keypoints_px=points_px,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
 from pose_node.core import dense, heatmap
 from pose_node.core.manifest import ObjectSpec
+from pose_node.core.pnp import PnpOptions, PoseEstimate, solve_pnp
 from pose_node.core.pose_spec import DenseSpec, HeatmapSpec, PoseSpec
+
+if TYPE_CHECKING:
+    from pose_node.core.camera import Camera
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +37,9 @@ class Reader(Protocol):
 
     def __call__(self, maps: np.ndarray, names: Sequence[str], affines: np.ndarray) -> list[Sight]:
         """names: the object of each crop; affines (N, 2, 3) from map to picture pixels."""
+
+    def pose(self, sight: Sight, camera: Camera, options: PnpOptions) -> PoseEstimate:
+        """Of the points that count; the estimate's inliers are of these."""
 
 
 class HeatmapReader:
@@ -69,6 +76,13 @@ class HeatmapReader:
             for i, name in enumerate(names)
         ]
 
+    def pose(self, sight: Sight, camera: Camera, options: PnpOptions) -> PoseEstimate:
+        """Robust least squares."""
+        use = sight.counts
+        return solve_pnp(
+            sight.points_obj[use], sight.points_px[use], sight.covariances_px[use], camera, options
+        )
+
 
 class DenseReader:
     """A point of the object and two weights a pixel."""
@@ -83,6 +97,18 @@ class DenseReader:
         return [
             self._sight(each, name, affine) for each, name, affine in zip(maps, names, affines)
         ]
+
+    def pose(self, sight: Sight, camera: Camera, options: PnpOptions) -> PoseEstimate:
+        """The likelihood's optimum, with its width."""
+        use = sight.counts
+        return dense.solve(
+            sight.points_obj[use],
+            sight.points_px[use],
+            sight.covariances_px[use],
+            sight.covariance_scale,
+            camera,
+            options,
+        )
 
     def _sight(self, maps: np.ndarray, name: str, affine: np.ndarray) -> Sight:
         spec, bounds_obj = self.spec, self.objects[name].bounds_obj_m

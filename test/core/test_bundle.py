@@ -218,7 +218,10 @@ def thing(key: str, value):
         (thing('symmetries', {'symetries_discrete': []}), 'does not know'),
         (thing('mesh', '../dots.ply'), 'must match'),
         (thing('mesh', 'none.ply'), r'objects\[0\].mesh is .*"files" does not list'),
-        (network('kind', 'voxels'), "'voxels', and this version knows heatmap, dense; use a"),
+        (
+            network('kind', 'voxels'),
+            "kind is 'voxels', and this version knows heatmap, dense; use a newer",
+        ),
         (network('file', '/etc/passwd'), 'must match'),
         (network('file', 'pose.pt'), r'ending with \.onnx'),
         (network('file', 'none.onnx'), 'does not list'),

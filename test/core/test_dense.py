@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from pose_node.core.camera import Camera
-from pose_node.core.dense import KERNEL_SIGMAS, correspondences
+from pose_node.core.dense import KERNEL_SIGMAS, correspondences, solve
 from pose_node.core.geometry import angle_between, apply, exp_so3, inverse, make_pose
-from pose_node.core.pnp import solve_pnp
 
 STRIDE, SIZE = 4, 32
 K = np.array([[600.0, 0.0, 63.5], [0.0, 600.0, 63.5], [0.0, 0.0, 1.0]])
@@ -36,9 +35,10 @@ def solved(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     found = correspondences(maps, BOUNDS, STRIDE, 0.1)
     points_px = (found.points_px + 0.5) * STRIDE - 0.5
     camera = Camera(K, (SIZE * STRIDE, SIZE * STRIDE))
-    estimate = solve_pnp(found.points_obj, points_px, found.covariances_px * STRIDE**2, camera)
+    covariances_px = found.covariances_px * STRIDE**2
+    estimate = solve(found.points_obj, points_px, covariances_px, found.covariance_scale, camera)
     assert estimate.ok
-    return estimate.T_cam_obj, estimate.covariance * found.covariance_scale
+    return estimate.T_cam_obj, estimate.covariance
 
 
 def test_maps_of_a_pose_are_that_pose(rng) -> None:

@@ -11,8 +11,10 @@ import pytest
 pytest.importorskip('torch', reason='torch is not installed: run `make test`')
 
 import torch
+from slow_pnp_layer import Problem, divergence
 from torch import Tensor
 
+from pose_node.core.amis import AmisOptions, sample_poses
 from pose_node.core.camera import Camera
 from pose_node.core.geometry import angle_between, exp_so3, make_pose
 from pose_node.core.pnp import refine_pose, solve_pnp
@@ -318,3 +320,37 @@ def test_quaternions_are_rotations(rng) -> None:
     moved = rotation.multiply(rotation.from_vector(step), q) - q
     wanted = 0.5 * (rotation.tangent(q) @ step[..., None])[..., 0]
     torch.testing.assert_close(moved, wanted, atol=1e-11, rtol=0)
+
+
+def test_the_slow_twin_says_the_same(rng) -> None:
+    """The published structure under the same draws: loss and gradients in float64."""
+    X, px, w, cameras, T = scene(rng, batch=2, points=12, noise_px=2.0)
+    inputs = [x.clone().requires_grad_() for x in (X, px, w)]
+    options = LayerOptions(samples=64, iterations=12)
+    seen = correspondences(*inputs, cameras)
+    draws = LayerDraws.new(seen, 1, options, generator(rng))
+    mine = PnpLayer(options)(*inputs, cameras, T, draws=draws).divergence
+    problem = Problem(*inputs, cameras)
+    theirs = divergence(problem, seen, poses_of(T), T, draws, options).mean()
+    assert mine.item() == pytest.approx(theirs.item(), abs=1e-5)
+    for got, wanted in zip(
+        torch.autograd.grad(mine, inputs), torch.autograd.grad(theirs, inputs), strict=True
+    ):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_the_run_times_sampler_says_the_same(rng) -> None:
+    """pose_node/core/amis.py, on the same likelihood: log Z as the layer has it."""
+    X, px, w, cameras, T = scene(rng, batch=1, points=16)
+    seen = correspondences(X, px, w, cameras, None)
+    optimum, _ = levenberg_marquardt(seen, poses_of(T), 20)
+    samples = sample(seen, optimum, Draws.new(4, 8192, X, generator=generator(rng)))
+    pose = make_pose(optimum.R[0, 0].numpy(), optimum.t[0, 0].numpy())
+    covariances = np.stack([np.diag(1.0 / np.square(row)) for row in w[0].numpy()])
+    cloud = sample_poses(
+        X[0].numpy(), px[0].numpy(), covariances, Camera(K, SIZE), [pose], rng,
+        options=AmisOptions(samples=8192, kernel_sigmas=1e3),
+    )  # fmt: skip
+    assert cloud is not None
+    assert cloud.log_normaliser == pytest.approx(float(samples.log_normaliser), abs=0.05)
+    assert cloud.effective == pytest.approx(float(samples.effective), rel=0.2)

@@ -16,9 +16,9 @@ no weight changes, the divergence is then
 It is least where exp(-cost) has equal mass at all M poses and none elsewhere: the gradient of
 log Z is -E_p[d cost], so L's is zero when the mean over the modes equals the mean over p, which a
 single mode in their middle cannot reach. (A Dirac at one of them, chosen at random or by a rule,
-teaches the mean over the choices or a jump.) Continuous symmetries are a mixture of equal turns
-about the axis; M beyond `modes` is thinned out evenly. Z must be sampled at all modes: each has
-its own component in every round of proposals.
+teaches the mean over the choices or a jump.) Continuous symmetries are a mixture of a few equal
+turns about the axis. Z must be sampled at all modes: each has its own component in every round of
+proposals.
 
 `epro/` holds the parts: cost, solver, start, proposals, amis. What differs from the published
 code is said there and here: subsets of the points may be drawn without changing the likelihood
@@ -71,7 +71,6 @@ class LayerOptions:
     rounds: int = 4
     relative_delta: float | None = 0.1  # of the Huber kernel; None: least squares
     iterations: int = 5  # of Levenberg-Marquardt
-    modes: int = 8  # poses of a symmetric object that are taught at once
     momentum: float = 0.01  # of the mean scale that the loss is divided by
     beta_m: float = 0.05  # below, the translation's loss is a square
     start: StartOptions = field(default_factory=StartOptions)
@@ -255,12 +254,6 @@ def target_poses(T_cam_obj: Tensor, like: Tensor) -> Poses:
     T = T_cam_obj.to(like.dtype)
     T = T[:, None] if T.dim() == 3 else T
     return Poses(rotation.from_matrix(T[..., :3, :3]), T[..., :3, 3])
-
-
-def thinned(transforms: Tensor, modes: int) -> Tensor:
-    """Of (S, 4, 4) poses that look alike at most `modes`, evenly chosen, the first among them."""
-    step = -(-transforms.shape[0] // modes)
-    return transforms[::step]
 
 
 def subset(count: int, *points: Tensor, weights: Tensor) -> tuple[Tensor, ...]:

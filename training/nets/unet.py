@@ -21,7 +21,7 @@ from .pose_network import PoseNetwork
 STRIDE = 4
 
 
-class _Up(nn.Module):
+class Up(nn.Module):
     """Twice the size, joined with the skip connection, two 3x3 convolutions."""
 
     def __init__(self, inputs: int, skip: int, outputs: int):
@@ -58,9 +58,9 @@ class HeatmapUNet(PoseNetwork):
         if pretrained:
             self.encoder.load_imagenet()
         c4, c8, c16, c32 = self.encoder.channels
-        self.up16 = _Up(c32, c16, 128)
-        self.up8 = _Up(128, c8, 80)
-        self.up4 = _Up(80, c4, 56)
+        self.up16 = Up(c32, c16, 128)
+        self.up8 = Up(128, c8, 80)
+        self.up4 = Up(80, c4, 56)
         self.refine = nn.Sequential(
             nn.Conv2d(56, 56, 3, padding=1, bias=False), nn.BatchNorm2d(56), nn.ReLU(inplace=True)
         )

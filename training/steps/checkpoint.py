@@ -1,5 +1,4 @@
-"""What a training holds and what it leaves: networks, optimiser, how far it is and what was best.
-"""
+"""What a training holds and leaves: networks, optimiser, how far it is and what was best."""
 
 from __future__ import annotations
 
@@ -8,14 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from ..nets.dense import DenseUNet
+from ..nets.lite0 import Lite0
 from ..nets.locator import Locator
 from ..nets.pose_network import PoseNetwork
 from ..nets.published import PublishedUNet
 from ..nets.unet import HeatmapUNet
 from ..recipe import FitOptions, Recipe
+from ..synth.mesh import load_mesh
 from .start import checkpoint_weights, start_from
 
 
@@ -79,7 +82,9 @@ def build(recipe: Recipe, kind: str, *, pretrained: bool = True) -> PoseNetwork 
     """The network of `kind` ('pose' or 'locator'), channels last."""
     network: PoseNetwork | Locator
     objects, frozen = len(recipe.objects), recipe.fit_options(kind).frozen
-    if kind == 'pose' and recipe.pose.network == 'unet':
+    if kind == 'pose' and recipe.pose.network == 'dense':
+        network = _dense(recipe, pretrained=pretrained)
+    elif kind == 'pose' and recipe.pose.network == 'unet':
         network = _published(recipe, pretrained=pretrained)
     elif kind == 'pose':
         network = HeatmapUNet(recipe.keypoints, objects, pretrained=pretrained, frozen=frozen)
@@ -104,6 +109,18 @@ def _published(recipe: Recipe, *, pretrained: bool) -> PublishedUNet:
     elif pretrained and not recipe.pose.start:
         print(f'pose: {recipe.path.name} names no "weights", the encoder starts from random ones')
     return network
+
+
+def _dense(recipe: Recipe, *, pretrained: bool) -> DenseUNet:
+    """Its boxes are the meshes'."""
+    options = recipe.pose
+    encoder = Lite0(frozen=options.frozen)
+    if pretrained:
+        encoder.load_imagenet()
+    meshes = [load_mesh(each.mesh, each.mesh_unit_m) for each in recipe.objects]
+    # As the bundle will say them.
+    bounds = torch.from_numpy(np.stack([mesh.bounds_m.round(6) for mesh in meshes]))
+    return DenseUNet(bounds, encoder=encoder, coordinates=options.coordinates)
 
 
 def pose_network(recipe: Recipe) -> PoseNetwork:

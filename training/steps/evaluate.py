@@ -18,8 +18,6 @@ from rich.progress import track
 from scipy import optimize, special, stats
 
 from pose_node.core import metrics
-from pose_node.core.geometry import apply
-from pose_node.core.heatmap import Keypoints
 from pose_node.core.pnp import PoseEstimate
 from pose_node.runtime.score import score_features
 
@@ -27,9 +25,9 @@ from ..recipe import Recipe
 from ..synth.dataset import Dataset, Sample
 from ..synth.things import Thing
 from .checkpoint import pose_network
-from .depth_prior import depth_prior
 from .evaluate_locator import evaluate_locator
-from .judge import MIN_VARIANCE_PX2, THRESHOLD, add_share, decoded, heatmaps, solve
+from .judge import add_share, heatmaps
+from .judges import JUDGES, Judge
 
 _HELD_OUT_SEED = 1_000_003
 _SCORE_NAMES = ('confidence', 'inlier_share', 'rms')
@@ -68,26 +66,27 @@ def _evaluate_pose(recipe: Recipe) -> dict[str, Any]:
         dataset.crop(first + n)
         for n in track(range(recipe.pose.held_out), 'render held-out crops')
     ]
-    found = decoded(heatmaps(network, samples), recipe.pose.sigma_px)
+    judge = JUDGES[recipe.pose.network](recipe.pose)
+    found = judge.read(heatmaps(network, samples))
     objects = {}
     for index, thing in enumerate(dataset.things):
         own = [i for i, sample in enumerate(samples) if sample.thing == index]
         objects[thing.name] = _calibrate(
-            thing, [samples[i] for i in own], [found[i] for i in own]
+            judge, thing, [samples[i] for i in own], [found[i] for i in own]
         )
     return {
         'samples': len(samples),
-        'threshold': THRESHOLD,
-        'min_variance_px2': MIN_VARIANCE_PX2,
         'objects': objects,
     }
 
 
-def _calibrate(thing: Thing, samples: list[Sample], found: list[Keypoints]) -> dict[str, Any]:
+def _calibrate(
+    judge: Judge, thing: Thing, samples: list[Sample], found: list[Any]
+) -> dict[str, Any]:
     scale = 1.0
-    prior_std_px = depth_prior(thing, samples, found)
+    prior_std_px = judge.prior_std_px(thing, samples, found)
     for _ in range(3):  # inliers depend on the scale a little, so it settles in steps
-        tally = _tally(thing, samples, found, scale, prior_std_px)
+        tally = _tally(judge, thing, samples, found, scale, prior_std_px)
         good = np.isfinite(tally.nees)
         if not good.any():
             break  # a network that has learned nothing yet has no errors to scale
@@ -96,32 +95,28 @@ def _calibrate(thing: Thing, samples: list[Sample], found: list[Keypoints]) -> d
 
 
 def _tally(
+    judge: Judge,
     thing: Thing,
     samples: list[Sample],
-    found: list[Keypoints],
+    found: list[Any],
     scale: float,
     prior_std_px: float,
 ) -> Tally:
     tally = Tally()
-    for sample, keypoints in zip(samples, found, strict=True):
-        answer = solve(sample, thing, keypoints, scale, prior_std_px)
-        estimate = answer.estimate
+    for sample, each in zip(samples, found, strict=True):
+        verdict = judge(sample, thing, each, scale, prior_std_px)
+        estimate = verdict.estimate
         tally.present.append(sample.present)
         tally.visible.append(sample.visible)
         if sample.present:
-            errors = np.linalg.norm(answer.points_px - sample.keypoints_px, axis=1)
-            tally.keypoint_px.append(errors)
+            tally.keypoint_px.append(verdict.keypoint_px)
         tally.add_share.append(add_share(estimate, sample, thing))
         trusted = sample.present and estimate.ok and tally.add_share[-1] < 0.5
         tally.nees.append(_nees(estimate, sample, thing) if trusted else np.inf)
-        inliers = np.zeros(len(keypoints.counts), bool)
-        residuals_px = np.full(answer.points_px.shape, np.inf)
-        if estimate.ok:
-            inliers[keypoints.counts] = estimate.inliers
-            seen_px = answer.camera.project(apply(estimate.T_cam_obj, thing.keypoints_obj))
-            residuals_px = seen_px - answer.points_px
         tally.features.append(
-            score_features(keypoints.confidences, inliers, residuals_px, answer.covariances_px)
+            score_features(
+                verdict.confidences, verdict.inliers, verdict.residuals_px, verdict.covariances_px
+            )
         )
     return tally
 

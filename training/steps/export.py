@@ -33,9 +33,11 @@ from .byte_weights import byte_weights, read_weights
 from .checkpoint import load_trained, pose_network
 from .engines import check_engines
 from .fit_log import read_log
+from .judges import JUDGES
 from .shipped import shipped_mesh
 
 _OPSET = 17
+_OUTPUTS = {'lite0': 'heatmaps', 'unet': 'heatmaps', 'dense': 'correspondences'}
 _CALIBRATION = ('covariance_scale', 'prior_std_px', 'score')
 # Largest difference of a map's probability, or of a box number, with the weights as stored.
 _PARITY = 1e-3
@@ -146,7 +148,7 @@ def export(recipe: Recipe, folder: Path) -> None:
             'pose.onnx',
             _Maps(network),
             recipe.dataset.input_size,
-            ['heatmaps'],
+            [_OUTPUTS[recipe.pose.network]],
             len(recipe.objects),
         ),
     }
@@ -165,9 +167,7 @@ def export(recipe: Recipe, folder: Path) -> None:
     print(f'{folder}: {size / 1e6:.1f} MB')
 
 
-def _manifest(
-    recipe: Recipe, calibration: dict[str, Any], network: PoseNetwork
-) -> dict[str, Any]:
+def _manifest(recipe: Recipe, calibration: dict[str, Any], network: PoseNetwork) -> dict[str, Any]:
     pose = calibration['pose']
     names = [each.name for each in recipe.objects]
     return {
@@ -179,20 +179,17 @@ def _manifest(
             for thing in load_things(recipe.objects, recipe.keypoints)
         ],
         'pose_network': {
-            'kind': 'heatmap',
+            **JUDGES[recipe.pose.network](recipe.pose).manifest,
             'file': 'pose.onnx',
             'objects': names,
             'object_input': 'object' if len(names) > 1 else None,
             'input': 'picture',
-            'output': 'heatmaps',
+            'output': _OUTPUTS[recipe.pose.network],
             'input_size': recipe.dataset.input_size,
             'mean': network.mean,
             'std': network.std,
             'stride': unet.STRIDE,
-            'sigma_px': recipe.pose.sigma_px,
             'region_scale': recipe.dataset.region_scale,
-            'threshold': pose['threshold'],
-            'min_variance_px2': pose['min_variance_px2'],
             'calibration': {
                 name: {key: pose['objects'][name].get(key) for key in _CALIBRATION}
                 for name in names

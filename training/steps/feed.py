@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pose_node.core import heatmap
 from pose_node.core.errors import PoseNodeError
+from pose_node.core.symmetry import Symmetries
 
 from ..nets import locator, unet
 from ..nets.locator import Locator
@@ -23,6 +24,7 @@ from ..recipe import FitOptions, Recipe
 from ..synth.dataset import View
 from .shards import Shards, rendered
 
+MODES = 8  # poses of a symmetric object that are taught at once
 HIDDEN = 0.99  # of `centers` where an object is that need not be found
 
 
@@ -54,6 +56,32 @@ def pose_labels(
         height, width = (n // stride for n in sample.picture.shape[:2])
         targets = heatmap.encode(points_px, (width, height), options.sigma_px)
     return targets, np.nan_to_num(points_px).astype(np.float32), known
+
+
+def dense_labels(
+    view: View, stride: int, alike: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """present, K (3, 3), T_cam_obj (M, 4, 4), surface (3, h, w) in m, NaN where there is none.
+
+    alike (M, 4, 4): turns of the object that cannot be told from each other.
+    """
+    height, width = (n // stride for n in view.picture.shape[:2])
+    surface = view.surface_obj
+    if surface is None or not view.present:
+        surface = np.full((3, height, width), np.nan, np.float32)
+    poses = (view.T_cam_obj @ alike).astype(np.float32)
+    return np.array(bool(view.present)), view.K.astype(np.float32), poses, surface
+
+
+def alike_poses(recipe: Recipe) -> list[np.ndarray]:
+    """For every object the (M, 4, 4) of `dense_labels`; M is one number for all of them, so that
+    those with fewer symmetries have some twice.
+    """
+    found = [
+        Symmetries.from_bop(each.symmetries, scale=1.0).transforms() for each in recipe.objects
+    ]
+    most = min(MODES, max(len(each) for each in found))
+    return [each[np.arange(most) * len(each) // most] for each in found]
 
 
 def _places(sample: View, stride: int) -> tuple[np.ndarray, np.ndarray]:
@@ -130,6 +158,7 @@ class Batches(IterableDataset):  # type: ignore[type-arg]
         if shards:
             Shards(recipe, kind, shards)  # what is wrong with them is said here, not in a worker
         self.batch = recipe.fit_options(kind).batch
+        self.alike = alike_poses(recipe)
         self.part, rest = divmod(self.batch, world)
         if rest:
             raise PoseNodeError(
@@ -151,6 +180,8 @@ class Batches(IterableDataset):  # type: ignore[type-arg]
             yield (pictures, *(np.stack(column) for column in zip(*labels, strict=True)))
 
     def _labels(self, view: View) -> tuple[np.ndarray, ...]:
+        if self.kind == 'pose' and self.recipe.pose.network == 'dense':
+            return np.array(view.thing), *dense_labels(view, unet.STRIDE, self.alike[view.thing])
         if self.kind == 'pose':
             return np.array(view.thing), *pose_labels(view, unet.STRIDE, self.recipe.pose)
         return locator_targets(view, locator.STRIDE, len(self.recipe.objects))

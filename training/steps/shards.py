@@ -24,6 +24,7 @@ from rich.progress import track
 
 from pose_node.core.errors import PoseNodeError
 
+from ..nets.unet import STRIDE
 from ..recipe import Recipe
 from ..synth.dataset import Dataset, View
 from ..synth.things import ObjectOptions
@@ -87,7 +88,8 @@ def rendered(recipe: Recipe, kind: str) -> Callable[[int], View]:
     """Gives the recipe's samples by their numbers, rendered in this process."""
     options = recipe.dataset_options(kind)
     nearest_m = recipe.pose.nearest_m if kind == 'pose' else None
-    dataset = Dataset(options, recipe.objects, recipe.keypoints, recipe.seed, nearest_m)
+    stride = STRIDE if kind == 'pose' and recipe.pose.surface else None
+    dataset = Dataset(options, recipe.objects, recipe.keypoints, recipe.seed, nearest_m, stride)
     return dataset.crop if kind == 'pose' else dataset.whole
 
 
@@ -159,6 +161,8 @@ def _fingerprint(recipe: Recipe, kind: str) -> str:
     }
     if kind == 'pose' and recipe.pose.nearest_m is not None:
         what['nearest_m'] = recipe.pose.nearest_m
+    if kind == 'pose' and recipe.pose.surface:
+        what['surface'] = True
     digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode())
     for each in recipe.objects:
         digest.update(each.mesh.read_bytes())

@@ -24,8 +24,9 @@ from ..recipe import Recipe
 from ..synth.dataset import Dataset, View
 from ..synth.region import project
 from ..synth.things import Thing, canonical
-from .judge import add_share, decoded, heatmaps, mssd_share, solve
+from .judge import add_share, heatmaps, mssd_share
 from .judge_boxes import find_boxes, mean_average_precision
+from .judges import JUDGES
 
 _SEED = 2_000_003
 
@@ -37,7 +38,8 @@ class Validation:
         options, shown = recipe.fit_options(kind), recipe.dataset_options(kind)
         dataset = Dataset(shown, recipe.objects, recipe.keypoints, recipe.seed + _SEED)
         look = dataset.crop if kind == 'pose' else dataset.whole
-        self.kind, self.sigma_px, self.things = kind, options.sigma_px, dataset.things
+        self.kind, self.things = kind, dataset.things
+        self.judge = JUDGES[options.network](options)
         self.views: dict[str, Sequence[View]] = {
             'own': [look(shown.ramp + n) for n in range(options.validate_on)]
         }
@@ -67,13 +69,13 @@ class Validation:
         """
         present = [view for view in views if view.present]
         mssd, add, errors_px = [], [], []
-        keypoints = decoded(heatmaps(network, present), self.sigma_px)
-        for view, found in zip(present, keypoints, strict=True):
+        read = self.judge.read(heatmaps(network, present))
+        for view, found in zip(present, read, strict=True):
             thing = self.things[view.thing]
-            answer = solve(view, thing, found)
+            answer = self.judge(view, thing, found)
             mssd.append(mssd_share(answer.estimate, view, thing))
             add.append(add_share(answer.estimate, view, thing))
-            errors_px.append(np.linalg.norm(answer.points_px - view.keypoints_px, axis=1))
+            errors_px.append(answer.keypoint_px)
         return (
             metrics.average_recall(np.array(mssd), metrics.MSSD_THRESHOLDS),
             metrics.recall(np.array(add), 0.1),

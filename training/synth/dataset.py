@@ -83,6 +83,8 @@ class View:
     _: KW_ONLY
     # What the network is to learn (K, 2), NaN for "leave it out"; None: keypoints_px.
     labels_px: np.ndarray | None = None
+    # (3, h / stride, w / stride) m, the object's own coordinates where it is seen, else NaN.
+    surface_obj: np.ndarray | None = None
     others: np.ndarray = field(default_factory=lambda: np.zeros((0, 6)))
 
     @property
@@ -120,9 +122,12 @@ class Dataset:
         keypoints: int,
         seed: int,
         nearest_m: float | None = None,
+        surface_stride: int | None = None,
     ):
-        """nearest_m: labels are the nearest surface in sight, at most so far from a keypoint."""
-        self.nearest_m = nearest_m
+        """nearest_m: labels are the nearest surface in sight, at most so far from a keypoint.
+        surface_stride: views hold the surface, a pixel of it for so many of the picture.
+        """
+        self.nearest_m, self.surface_stride = nearest_m, surface_stride
         self.options, self.seed = options, seed
         self.things = load_things(objects, keypoints)
         self.renderer = Renderer()
@@ -285,7 +290,31 @@ class Dataset:
             T_net_px=T_net_px,
             scene=scene,
             labels_px=self._labels_px(scene, T_cam_obj, thing, T_net_px),
+            surface_obj=self._surface_obj(scene, T_cam_obj, T_net_px),
         )
+
+    def _surface_obj(
+        self, scene: Scene, T_cam_obj: np.ndarray, T_net_px: np.ndarray
+    ) -> np.ndarray | None:
+        """`View.surface_obj`, in the frame of the pose that is told."""
+        stride = self.surface_stride
+        if stride is None:
+            return None
+        width, height = (n // stride for n in self.options.input_size)
+        if not scene.present:
+            return np.full((3, height, width), np.nan, np.float32)
+        # Pixel centres are integers: a coarse pixel's lies between those that it stands for.
+        off = 0.5 / stride - 0.5
+        coarse = np.array([[1.0 / stride, 0.0, off], [0.0, 1.0 / stride, off], [0.0, 0.0, 1.0]])
+        T_map_px = coarse @ T_net_px
+        surface, identity = self.renderer.targets(
+            scene.instances, T_map_px @ scene.K, (width, height)
+        )
+        shown = (identity == 1).astype(np.uint8)
+        fill_outside(shown, T_map_px, self.options.scene.picture_size)
+        told = apply(np.linalg.inv(T_cam_obj) @ scene.T_cam_obj, surface.reshape(-1, 3))
+        seen = np.where(shown.reshape(-1, 1) == 1, told, np.nan)
+        return seen.reshape(height, width, 3).transpose(2, 0, 1).astype(np.float32)
 
     def _labels_px(
         self, scene: Scene, T_cam_obj: np.ndarray, thing: Thing, T_net_px: np.ndarray

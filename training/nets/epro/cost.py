@@ -25,7 +25,7 @@ from torch import Tensor
 NEAREST_M = 0.01
 _MOST_WEIGHT = 1e6  # 1 / px; float32 squares it without overflow
 _LEAST_DELTA = 1e-6
-_CHUNK = 1 << 18  # residuals in sight at once on a CPU: they stay in its cache
+_CHUNK = 1 << 17  # residuals in sight at once on a CPU: they stay in its cache
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -32,14 +34,24 @@ def from_vector(rotvec: Tensor) -> Tensor:
 
 
 def to_matrix(q: Tensor) -> Tensor:
-    """(..., 4) of length one -> (..., 3, 3)."""
-    x, y, z, w = q.unbind(-1)
-    rows = (
-        *(1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - z * w), 2.0 * (x * z + y * w)),
-        *(2.0 * (x * y + z * w), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - x * w)),
-        *(2.0 * (x * z - y * w), 2.0 * (y * z + x * w), 1.0 - 2.0 * (x * x + y * y)),
-    )
-    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    """(..., 4) of length one -> (..., 3, 3): linear in the products of its components."""
+    products = (q[..., :, None] * q[..., None, :]).flatten(-2)
+    return (products @ _products_to_matrix(q.dtype, q.device)).unflatten(-1, (3, 3))
+
+
+@lru_cache(maxsize=8)
+def _products_to_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(16, 9): x x, x y, .. w w -> R row by row."""
+    x, y, z, w = range(4)
+    table = torch.zeros(4, 4, 3, 3, dtype=torch.float64)
+    for own in (x, y, z):
+        table[w, w, own, own] = 1.0
+        for axis in (x, y, z):
+            table[axis, axis, own, own] = 1.0 if axis == own else -1.0
+    for i, j, k, sign in ((0, 1, 2, -1.0), (0, 2, 1, 1.0), (1, 2, 0, -1.0)):
+        table[i, j, i, j] = table[i, j, j, i] = 2.0
+        table[k, w, i, j], table[k, w, j, i] = 2.0 * sign, -2.0 * sign
+    return table.reshape(16, 9).to(dtype=dtype, device=device)
 
 
 def from_matrix(R: Tensor) -> Tensor:

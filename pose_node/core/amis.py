@@ -1,0 +1,263 @@
+"""A pose's distribution as weighted samples: adaptive multiple importance sampling in NumPy.
+
+The twin at run time of training/nets/epro (Chen et al., "EPro-PnP", CVPR 2022; Cornuet et al.,
+"Adaptive multiple importance sampling", 2012): a Student-t for the position and an angular central
+Gaussian for the orientation, one pair about each known optimum, fitted anew in every round. What
+it adds to a covariance is what a covariance cannot say: two answers, or tails.
+
+The likelihood is exp(-sum huber(sigmas, kernel_sigmas) / covariance_scale): of keypoints with
+covariances, or of dense correspondences as core/dense.py gives them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .geometry import exp_so3, log_so3, make_pose
+from .refine import Problem, linearise, squared_residuals
+
+if TYPE_CHECKING:
+    from .camera import Camera
+
+_FREEDOM = 3.0  # of the Student-t
+_DISPERSION = 1e-3  # how much of a ball the angular Gaussian always has
+_PRIOR_SAMPLES = 4.0  # effective samples that the first proposal is worth in a fit
+_TYLER_STEPS = 3
+_WORST = 1e6  # sigmas of a point that is not in front of the camera
+
+
+@dataclass(frozen=True)
+class AmisOptions:
+    """How many samples, and how they come about."""
+
+    samples: int = 512
+    rounds: int = 4
+    kernel_sigmas: float = 2.5  # beyond, a residual counts as an outlier's (Huber)
+    least_share: float = 0.1  # of the mass that makes a hypothesis
+
+
+@dataclass(frozen=True, eq=False)
+class Hypothesis:
+    """One of the answers."""
+
+    T_cam_obj: np.ndarray  # (4, 4), the mean of its samples
+    covariance: np.ndarray  # (6, 6) as PoseEstimate's
+    share: float  # of the mass, 0..1
+
+
+@dataclass(frozen=True, eq=False)
+class PoseCloud:
+    """Weighted poses."""
+
+    T_cam_obj: np.ndarray  # (S, 4, 4)
+    weights: np.ndarray  # (S,), of sum one
+    log_normaliser: float  # log of the integral of the likelihood over m³ and all orientations
+    hypotheses: tuple[Hypothesis, ...]  # the likelier first
+
+    @property
+    def effective(self) -> float:
+        """How many equally weighted samples they are worth."""
+        return float(1.0 / np.sum(self.weights**2))
+
+    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """(count, 4, 4) poses of equal weight."""
+        return self.T_cam_obj[rng.choice(len(self.weights), count, p=self.weights)]
+
+
+def sample_poses(
+    points_obj: np.ndarray,
+    points_px: np.ndarray,
+    covariances_px: np.ndarray,
+    camera: Camera,
+    optima: Sequence[np.ndarray],
+    rng: np.random.Generator,
+    *,
+    covariance_scale: float = 1.0,
+    options: AmisOptions | None = None,
+) -> PoseCloud | None:
+    """The cloud about `optima`, poses (4, 4) that a solver has found; None where no point can be
+    used or the likelihood is no number there.
+    """
+    options = options or AmisOptions()
+    problem = _problem(points_obj, points_px, covariances_px, camera)
+    if len(problem) == 0 or not len(optima):
+        return None
+    centres = np.stack([np.asarray(T, dtype=np.float64) for T in optima])
+    first = [_laplace(problem, T, covariance_scale, options.kernel_sigmas) for T in centres]
+    each = max(1, options.samples // (options.rounds * len(centres)))
+    proposals, current = [], first
+    t, q = np.zeros((0, 3)), np.zeros((0, 4))
+    costs = np.zeros(0)
+    for _ in range(options.rounds):
+        new_t, new_q = (np.concatenate(x) for x in zip(*(c.draw(each, rng) for c in current)))
+        t, q = np.concatenate((t, new_t)), np.concatenate((q, new_q))
+        costs = np.append(costs, _costs(problem, new_t, new_q, options) / covariance_scale)
+        proposals += current
+        log_mixture = _log_mean(np.stack([p.log_density(t, q) for p in proposals]))
+        log_weights = -costs - log_mixture
+        top = log_weights.max()
+        if not np.isfinite(top):
+            return None
+        weights = np.exp(log_weights - top)
+        log_normaliser = float(top + np.log(weights.mean()))
+        weights /= weights.sum()
+        answers = np.stack([c.log_density(t, q) for c in current])
+        answers = np.exp(answers - np.logaddexp.reduce(answers, axis=0))
+        current = [
+            _fitted(c, f, t, q, weights * answer) for c, f, answer in zip(current, first, answers)
+        ]
+    T_cam_obj = make_pose(_matrices(q), t)
+    hypotheses = _hypotheses(T_cam_obj, weights, centres, options.least_share)
+    return PoseCloud(T_cam_obj, weights, log_normaliser, hypotheses)
+
+
+@dataclass(frozen=True, eq=False)
+class _Proposal:
+    """A Student-t and an angular central Gaussian, by their factors."""
+
+    mean: np.ndarray
+    scale: np.ndarray  # (3, 3)
+    turns: np.ndarray  # (4, 4)
+
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        width = np.sqrt(_FREEDOM / rng.chisquare(_FREEDOM, (count, 1)))
+        t = self.mean + width * rng.standard_normal((count, 3)) @ np.linalg.cholesky(self.scale).T
+        q = rng.standard_normal((count, 4)) @ np.linalg.cholesky(self.turns).T
+        return t, q / np.linalg.norm(q, axis=1, keepdims=True)
+
+    def log_density(self, t: np.ndarray, q: np.ndarray) -> np.ndarray:
+        """(S,), over orientations of mass one."""
+        off = t - self.mean
+        square = np.einsum('si,si->s', off, np.linalg.solve(self.scale, off.T).T)
+        half = 0.5 * (_FREEDOM + 3.0)
+        norm = math.lgamma(half) - math.lgamma(0.5 * _FREEDOM) - 1.5 * math.log(_FREEDOM * math.pi)
+        position = norm - half * np.log1p(square / _FREEDOM)
+        angular = -2.0 * np.log(np.einsum('si,si->s', q, np.linalg.solve(self.turns, q.T).T))
+        sizes = np.linalg.slogdet(self.scale)[1] + np.linalg.slogdet(self.turns)[1]
+        return position + angular - 0.5 * sizes
+
+
+def _problem(
+    points_obj: np.ndarray, points_px: np.ndarray, covariances_px: np.ndarray, camera: Camera
+) -> Problem:
+    """In normalised coordinates, where every covariance is a unit; only what is usable."""
+    xy, J = camera.unproject_with_jacobian(points_px)
+    covariances = J @ covariances_px @ np.swapaxes(J, 1, 2)
+    usable = np.isfinite(points_obj).all(axis=1) & np.isfinite(covariances).all(axis=(1, 2))
+    usable[usable] = np.linalg.eigvalsh(covariances[usable])[:, 0] > 0.0
+    whitening = np.linalg.inv(np.linalg.cholesky(covariances[usable]))
+    return Problem(
+        np.ascontiguousarray(points_obj[usable].T, dtype=np.float64),
+        xy[usable].T,
+        whitening.transpose(1, 2, 0),
+    )
+
+
+def _costs(problem: Problem, t: np.ndarray, q: np.ndarray, options: AmisOptions) -> np.ndarray:
+    """(S,)."""
+    s = np.sqrt(np.minimum(squared_residuals(problem, _matrices(q), t), _WORST**2))
+    most = np.minimum(s, options.kernel_sigmas)
+    return np.asarray(np.sum(most * (s - 0.5 * most), axis=-1))
+
+
+def _laplace(problem: Problem, T: np.ndarray, scale: float, kernel: float) -> _Proposal:
+    """As wide as the information at T says."""
+    squared, system = linearise(problem, T[:3, :3], T[:3, 3])
+    J = system[:6]
+    slope = np.minimum(1.0, kernel / np.sqrt(np.maximum(squared, 1e-30)))
+    normal = (J * slope).reshape(6, -1) @ J.reshape(6, -1).T / scale
+    unit = 1.0 / np.sqrt(np.maximum(normal.diagonal(), 1e-12))
+    scaled = normal * unit[:, None] * unit + 1e-9 * np.eye(6)
+    sigma = np.linalg.inv(scaled) * unit[:, None] * unit
+    q = _quaternions(T[None, :3, :3])[0]
+    x, y, z, w = q
+    E = np.array(((w, z, -y), (-z, w, x), (y, -x, w), (-x, -y, -z)))
+    inner = sigma[3:, 3:] @ np.linalg.inv(np.eye(3) + sigma[3:, 3:])
+    return _Proposal(T[:3, 3], _rounded(sigma[:3, :3]), _ball(np.outer(q, q) + E @ inner @ E.T))
+
+
+def _fitted(
+    current: _Proposal, first: _Proposal, t: np.ndarray, q: np.ndarray, w: np.ndarray
+) -> _Proposal:
+    """To samples of weights (S,); few effective ones are drawn towards the first proposal."""
+    total = w.sum()
+    if not total > 1e-12:
+        return current
+    w = w / total
+    effective = 1.0 / np.sum(w**2)
+    share = effective / (effective + _PRIOR_SAMPLES)
+    mean = share * (w @ t) + (1.0 - share) * current.mean
+    off = t - mean
+    scale = share * (off * w[:, None]).T @ off + (1.0 - share) * first.scale
+    turns = np.eye(4) / 4.0
+    prior = first.turns / np.trace(first.turns)
+    for _ in range(_TYLER_STEPS):
+        u = w / np.einsum('si,si->s', q, np.linalg.solve(turns, q.T).T)
+        matrix = (q * u[:, None]).T @ q
+        turns = _ball(share * matrix / np.trace(matrix) + (1.0 - share) * prior)
+    return _Proposal(mean, _rounded(scale), turns)
+
+
+def _rounded(matrix: np.ndarray) -> np.ndarray:
+    """Symmetric, and of no direction that is known for certain."""
+    matrix = 0.5 * (matrix + matrix.T)
+    return matrix + (1e-12 + 1e-9 * np.trace(matrix)) * np.eye(len(matrix))
+
+
+def _ball(matrix: np.ndarray) -> np.ndarray:
+    """Of trace one, with a little of a ball."""
+    matrix = 0.5 * (matrix + matrix.T) / np.trace(matrix)
+    size = max(np.linalg.det(matrix), 0.0) ** 0.25
+    return matrix + (_DISPERSION * size + 1e-10) * np.eye(4)
+
+
+def _log_mean(values: np.ndarray) -> np.ndarray:
+    return np.logaddexp.reduce(values, axis=0) - math.log(len(values))
+
+
+def _hypotheses(
+    T: np.ndarray, weights: np.ndarray, centres: np.ndarray, least_share: float
+) -> tuple[Hypothesis, ...]:
+    """Samples fall to the optimum that they are turned least against."""
+    turned = [log_so3(centre[:3, :3].T @ T[:, :3, :3]) for centre in centres]
+    nearest = np.stack([np.linalg.norm(each, axis=1) for each in turned]).argmin(axis=0)
+    found = []
+    for k, centre in enumerate(centres):
+        own = nearest == k
+        share = float(weights[own].sum())
+        if share < least_share:
+            continue
+        w = weights[own] / share
+        t = w @ T[own, :3, 3]
+        R = centre[:3, :3]
+        for _ in range(3):  # the mean rotation, by its own tangent
+            R = exp_so3(w @ log_so3(T[own, :3, :3] @ R.T)) @ R
+        off = np.hstack((T[own, :3, 3] - t, log_so3(T[own, :3, :3] @ R.T)))
+        found.append(Hypothesis(make_pose(R, t), (off * w[:, None]).T @ off, share))
+    return tuple(sorted(found, key=lambda each: -each.share))
+
+
+def _quaternions(R: np.ndarray) -> np.ndarray:
+    """(S, 3, 3) -> (S, 4), x y z w."""
+    vectors = log_so3(R)
+    half = 0.5 * np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.concatenate((0.5 * vectors * np.sinc(half / np.pi), np.cos(half)), axis=-1)
+
+
+def _matrices(q: np.ndarray) -> np.ndarray:
+    """(S, 4) -> (S, 3, 3)."""
+    x, y, z, w = q.T
+    rows = (
+        *(1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y - z * w), 2.0 * (x * z + y * w)),
+        *(2.0 * (x * y + z * w), 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - x * w)),
+        *(2.0 * (x * z - y * w), 2.0 * (y * z + x * w), 1.0 - 2.0 * (x * x + y * y)),
+    )
+    return np.stack(rows, axis=-1).reshape(-1, 3, 3)
+
+
+__all__ = ['AmisOptions', 'Hypothesis', 'PoseCloud', 'sample_poses']

@@ -1,0 +1,160 @@
+"""The dense network: its labels, its objects, and the whole way from a mesh to a pose."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip(
+    'moderngl', reason='moderngl is not installed: `make test` installs the workshop'
+)
+pytest.importorskip('torch', reason='torch is not installed: `make test` installs the workshop')
+
+import torch
+
+from pose_node.core import metrics
+from pose_node.core.camera import Camera
+from pose_node.core.geometry import apply
+from pose_node.runtime.estimator import PoseEstimator
+from pose_node.runtime.preprocess import Region
+from training.__main__ import main
+from training.nets.dense import DenseUNet
+from training.nets.lite0 import Lite0
+from training.nets.pnp_layer import LayerOptions, Status
+from training.nets.resnet import ResNet
+from training.recipe import Recipe, load_recipe
+from training.steps.feed import Batches, dense_labels, loader
+from training.synth.dataset import Dataset
+
+TINY = Path(__file__).parents[2] / 'config' / 'recipes' / 'tiny.toml'
+SEED = 77_000_003
+POSE = """
+[pose]
+network = "dense"
+samples = 1920
+batch = 16
+lr = 3e-3
+warmup = 10
+ema = 0.9
+held_out = 48
+"""
+
+
+@pytest.fixture(scope='module')
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """The tiny recipe's drill and views, for the dense network."""
+    text = TINY.read_text().replace('../../bundles', str(TINY.parents[2] / 'bundles'))
+    text = text[: text.index('[pose]')].replace(
+        'keypoints = 10', 'keypoints = 10\nlocator = false'
+    )
+    path = tmp_path_factory.mktemp('dense') / 'tiny_dense.toml'
+    path.write_text(text + POSE)
+    return load_recipe(path)
+
+
+def bounds(objects: int = 1) -> torch.Tensor:
+    low = torch.tensor([-0.05, -0.04, -0.03]) * torch.arange(1, objects + 1)[:, None]
+    return torch.stack((low, -low), dim=1)
+
+
+def test_labels_project_onto_their_own_pixels(recipe: Recipe) -> None:
+    """The surface under a pixel of the map is seen at that pixel, by the view's own camera."""
+    dataset = Dataset(recipe.dataset, recipe.objects, recipe.keypoints, SEED, surface_stride=4)
+    seen = 0
+    for number in range(8):
+        view = dataset.crop(number)
+        present, K, poses, surface = dense_labels(view, 4, np.eye(4)[None])
+        assert surface.shape == (3, 16, 16) and bool(present) is view.present
+        rows, columns = np.nonzero(np.isfinite(surface[0]))
+        assert view.present or not len(rows)
+        camera = Camera(K.astype(np.float64), (64, 64))
+        px = camera.project(apply(poses[0].astype(np.float64), surface[:, rows, columns].T))
+        if len(rows):
+            wanted = np.stack((columns, rows), axis=1) * 4.0 + 1.5
+            assert np.abs(px - wanted).max() < 0.05
+            seen += len(rows)
+    assert seen > 200
+
+
+@pytest.mark.parametrize('which', ['lite0', 'resnet'])
+def test_each_object_has_its_own_last_layer(rng, which: str) -> None:
+    """What picture 1 shows hangs on which object it is told to be; weights begin even."""
+    torch.manual_seed(int(rng.integers(1 << 30)))
+    encoder = Lite0(deep=True) if which == 'lite0' else ResNet(18)
+    network = DenseUNet(bounds(2), encoder=encoder).eval()
+    x = torch.randn(1, 3, 64, 64).expand(2, -1, -1, -1)
+    with torch.no_grad():
+        maps = network.maps(x, torch.tensor([0, 1]))
+        again = network.maps(x[:1], torch.tensor([1]))
+    assert maps.shape == (2, 5, 16, 16)
+    assert (maps[0, :3] - maps[1, :3]).abs().max() > 1e-3
+    torch.testing.assert_close(maps[1:], again, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(maps[:, 3:], torch.full((2, 2, 16, 16), np.exp(3.0) / 256))
+
+
+def test_every_weight_has_a_gradient_and_what_is_absent_has_none(recipe: Recipe) -> None:
+    """A step on two pictures, one of which shows nothing: only the other one's labels count."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network = DenseUNet(bounds(), encoder=Lite0(), layer=LayerOptions(samples=64))
+    _, thing, present, K, T, surface = next(iter(loader(Batches(recipe, 'pose', 0, 1), 0)))
+    seen = int(torch.nonzero(present)[0])
+    pair = [seen, seen]
+    x = torch.randn(2, 3, 64, 64)
+    outputs = network(x, thing[pair])
+    present = torch.tensor([True, False])
+    surface = surface[pair].clone()
+    surface[1] = torch.nan
+    maps = outputs[0]
+    maps.retain_grad()
+    network.loss(outputs, (present, K[pair], T[pair], surface)).backward()
+    assert maps.grad is not None
+    assert maps.grad[0].abs().sum() > 0 and not maps.grad[1].any()
+    assert network.layer.by_status[Status.OK] + network.layer.by_status[Status.DEGENERATE] == 1
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+@pytest.fixture(scope='module')
+def bundle(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few steps, calibrated and exported."""
+    folder = tmp_path_factory.mktemp('dense_bundle')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('POSE_NODE_CACHE', str(folder / 'cache'))
+        out = folder / 'bundle'
+        assert main(['all', str(recipe.path), '--out', str(out), '--threads', '1']) == 0
+    return out
+
+
+def test_poses_of_unseen_renders_are_right(recipe: Recipe, bundle: Path) -> None:
+    """Whole pictures and true boxes through the estimator, against what was rendered."""
+    options = recipe.locator_dataset
+    size = options.scene.picture_size
+    shown = dataclasses.replace(options, input_size=size)
+    dataset = Dataset(shown, recipe.objects, recipe.keypoints, SEED)
+    mesh = dataset.things[0].mesh
+    errors, squared = [], []
+    with PoseEstimator(bundle) as estimator:
+        assert estimator.spec.kind == 'dense'
+        for number in range(30):
+            sample = dataset.whole(number)
+            if not sample.scene.present:
+                continue
+            region = Region(
+                'drill', tuple(sample.box_center_px.tolist()), tuple(sample.box_size_px.tolist())
+            )
+            camera = Camera(sample.scene.K, size)
+            found = estimator(sample.picture, camera, regions=[region])
+            pose = (*found.poses, *found.rejected)[0]
+            T = sample.scene.T_cam_obj
+            errors.append(metrics.add(pose.T_cam_obj, T, mesh.vertices_m) / mesh.diameter_m)
+            squared.append(metrics.nees(pose.T_cam_obj, T, pose.covariance))
+    print('ADD / diameter', np.round(np.nanpercentile(errors, (25, 50, 75)), 3))
+    print('squared error in covariances', np.round(np.nanmedian(squared), 1))
+    assert len(errors) >= 20
+    assert np.nanmedian(errors) < 0.2
+    assert 0.5 < np.nanmedian(squared) < 50.0

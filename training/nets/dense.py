@@ -1,0 +1,151 @@
+"""Dense correspondences with weights, taught through the pose (CDPN: Li et al., ICCV 2019;
+EPro-PnP, version 2: Chen et al., T-PAMI 2024).
+
+Every map pixel gets three coordinates of the object, in its box's units, and two weights: a
+softmax over the pixels, times a scale for each of x and y that the whole crop decides. The pose's
+likelihood follows from all pixels; a random part of them is looked at in a step. Where renders
+tell the coordinates, they are taught too, or they begin at random and the pose alone must do.
+
+Where we differ: the encoder and decoder are those of the heatmap network, so that either may start
+from the other; coordinates of symmetric objects are taught for one pose (the canonical one), but
+the pose's loss knows all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .lite0 import MEAN, STD, Lite0
+from .pnp_layer import LayerOptions, PnpLayer, subset
+from .pose_network import PoseNetwork
+from .resnet import MEAN as RESNET_MEAN
+from .resnet import STD as RESNET_STD
+from .resnet import ResNet
+from .unet import STRIDE, Up
+
+CHANNELS = 5  # x, y, z, and the logarithms of two weights
+POINTS = 512  # of the map's pixels that a step looks at
+# EPro-PnP version 2: what the divergence and the two parts of the derivative count.
+_DIVERGENCE, _TRANSLATION, _ROTATION = 0.2, 1.0, 1.0
+_FIRST_LOG_SCALE = 3.0
+_WIDTHS = (128, 80, 56)  # of the decoder, from the deepest
+
+
+class DenseUNet(PoseNetwork):
+    """Picture (N, 3, h, w) normalised -> maps (N, 5, h / 4, w / 4) and log scales (N, 2).
+
+    bounds_obj (objects, 2, 3), m: the boxes that coordinates are in units of. coordinates: what
+    their own loss counts; 0 asks for no labels.
+    """
+
+    per_object = ('dense.weight', 'dense.bias', 'scale.weight', 'scale.bias', 'mark')
+    encoder: Lite0 | ResNet  # type: ignore[assignment]
+    middle_obj: Tensor
+    half_obj: Tensor
+
+    def __init__(
+        self,
+        bounds_obj: Tensor,
+        *,
+        encoder: Lite0 | ResNet,
+        coordinates: float = 1.0,
+        layer: LayerOptions | None = None,
+    ):
+        super().__init__()
+        self.objects, self.coordinates = len(bounds_obj), coordinates
+        lite = isinstance(encoder, Lite0)
+        self.mean, self.std = (MEAN, STD) if lite else (RESNET_MEAN, RESNET_STD)
+        self.encoder = encoder
+        inputs, *skips = reversed(encoder.channels)
+        deepest = inputs
+        self.ups = len(skips)
+        for width, skip, scale in zip(_WIDTHS[-self.ups :], skips, (16, 8, 4)[-self.ups :]):
+            setattr(self, f'up{scale}', Up(inputs, skip, width))
+            inputs = width
+        self.refine = nn.Sequential(
+            nn.Conv2d(56, 56, 3, padding=1, bias=False), nn.BatchNorm2d(56), nn.ReLU(inplace=True)
+        )
+        self.dense = nn.Conv2d(56, self.objects * CHANNELS, 1)
+        self.scale = nn.Linear(deepest, self.objects * 2)
+        with torch.no_grad():
+            # Even weights at first, of a scale that does not hang on the picture.
+            self.dense.weight.unflatten(0, (self.objects, CHANNELS))[:, 3:] = 0.0
+            self.dense.bias.zero_()  # type: ignore[union-attr]
+            self.scale.weight.zero_()
+            self.scale.bias.fill_(_FIRST_LOG_SCALE)
+        if self.objects > 1:
+            self.mark = nn.Parameter(torch.zeros(self.objects, deepest, 1, 1))
+        self.register_buffer('middle_obj', bounds_obj.mean(1).float(), persistent=False)
+        half = 0.5 * (bounds_obj[:, 1] - bounds_obj[:, 0])
+        self.register_buffer('half_obj', half.float(), persistent=False)
+        self.layer = PnpLayer(layer)
+
+    def forward(self, x: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps, log scales, and the index they are of."""
+        *skips, x = self.encoder(x)
+        several = index is not None and self.objects > 1
+        if several:
+            x = x + self.mark[index]
+        log_scale = self.scale(x.mean(dim=(2, 3)))
+        for scale, skip in zip((16, 8, 4)[-self.ups :], reversed(skips), strict=True):
+            x = getattr(self, f'up{scale}')(x, skip)
+        x = self.refine(x)
+        if index is None:
+            index = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
+        if several:
+            n, channels, h, w = x.shape
+            weight = self.dense.weight.reshape(self.objects, CHANNELS, channels)[index]
+            bias = self.dense.bias.reshape(self.objects, CHANNELS, 1)[index]  # type: ignore[union-attr]
+            x = (weight @ x.reshape(n, channels, h * w) + bias).reshape(n, CHANNELS, h, w)
+            rows = log_scale.reshape(n, self.objects, 2)
+            log_scale = rows.gather(1, index[:, None, None].expand(n, 1, 2))[:, 0]
+        else:
+            x = self.dense(x)
+        # Held: exp of anything else is no weight.
+        return x.float(), log_scale.float().clamp(-6.0, 9.0), index
+
+    def maps(self, x: Tensor, index: Tensor | None = None) -> Tensor:
+        """(N, 5, h / 4, w / 4): coordinates in the box's units, weights in 1 / px of the input."""
+        maps, log_scale, _ = self(x, index)
+        return torch.cat((maps[:, :3], weights(maps, log_scale)), dim=1)
+
+    def loss(self, outputs: tuple[Tensor, Tensor, Tensor], labels: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        """labels: present (N,) bool, K (N, 3, 3), T_cam_obj (N, M, 4, 4), surface (N, 3, h, w) in
+        metres, NaN where the object is not seen.
+        """
+        maps, log_scale, index = outputs
+        present, K, T_cam_obj, surface = labels
+        middle, half = self.middle_obj[index], self.half_obj[index]
+        points_obj = middle[:, None] + half[:, None] * maps[:, :3].flatten(2).mT
+        points_px = pixels(maps).expand(len(maps), -1, -1)
+        chosen = subset(
+            POINTS, points_obj, points_px, weights=weights(maps, log_scale).flatten(2).mT
+        )
+        found = self.layer(*chosen, K, T_cam_obj, log_scale.exp(), wanted=present)
+        loss = _DIVERGENCE * found.divergence + _ROTATION * found.rotation
+        loss = loss + _TRANSLATION * found.translation
+        if self.coordinates:
+            wanted = (surface - middle[:, :, None, None]) / half[:, :, None, None]
+            known = surface.isfinite()
+            off = torch.where(known, maps[:, :3] - wanted.nan_to_num(), 0.0).abs()
+            loss = loss + self.coordinates * off.sum() / known.sum().clamp(min=1)
+        return loss
+
+
+def weights(maps: Tensor, log_scale: Tensor) -> Tensor:
+    """(N, 2, h, w) in 1 / px: in each direction they sum to the scale."""
+    flat = F.softmax(maps[:, 3:].flatten(2), dim=2) * log_scale.exp()[..., None]
+    return flat.reshape(maps[:, 3:].shape)
+
+
+def pixels(maps: Tensor) -> Tensor:
+    """(1, h w, 2) places of the map's pixels in the input."""
+    h, w = maps.shape[2:]
+    y = torch.arange(h, device=maps.device) * STRIDE + 0.5 * (STRIDE - 1)
+    x = torch.arange(w, device=maps.device) * STRIDE + 0.5 * (STRIDE - 1)
+    grid = torch.stack((x.expand(h, w), y[:, None].expand(h, w)), dim=-1)
+    return grid.reshape(1, h * w, 2)

@@ -1,0 +1,153 @@
+"""Judging a pose network, whatever its maps are: what it says of a view, and how far off it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from pose_node.core import dense
+from pose_node.core.camera import Camera
+from pose_node.core.geometry import apply
+from pose_node.core.pnp import PoseEstimate
+
+from ..nets import unet
+from ..nets.pnp_layer import LayerOptions
+from ..recipe import FitOptions
+from ..synth.dataset import View
+from ..synth.things import Thing
+from .depth_prior import depth_prior
+from .judge import MIN_VARIANCE_PX2, THRESHOLD, decoded, solve
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """The pose of one view and what it rests on; pixels are those of the network's picture."""
+
+    estimate: PoseEstimate
+    confidences: np.ndarray  # (P,) of the points that were found
+    inliers: np.ndarray  # (P,) bool
+    residuals_px: np.ndarray  # (P, 2), infinite without a pose
+    covariances_px: np.ndarray  # (P, 2, 2)
+    keypoint_px: np.ndarray  # (K,) how far the object's keypoints are from the truth
+
+
+class Judge(Protocol):
+    """Of one kind of map."""
+
+    manifest: dict[str, Any]  # what a bundle says of that kind
+
+    def read(self, maps: np.ndarray) -> list[Any]:
+        """What maps (N, C, h, w) say of each view; for the other two to understand."""
+
+    def prior_std_px(self, thing: Thing, views: Sequence[View], found: Sequence[Any]) -> float:
+        """What heatmap.without_prior wants; infinite where there is no such thing."""
+
+    def __call__(
+        self,
+        view: View,
+        thing: Thing,
+        found: Any,
+        scale: float = 1.0,
+        prior_std_px: float = np.inf,
+    ) -> Verdict:
+        """`scale` is the covariance's."""
+
+
+class HeatmapJudge:
+    """Keypoints."""
+
+    def __init__(self, options: FitOptions) -> None:
+        self.sigma_px = options.sigma_px
+        self.manifest = {
+            'kind': 'heatmap',
+            'sigma_px': options.sigma_px,
+            'threshold': THRESHOLD,
+            'min_variance_px2': MIN_VARIANCE_PX2,
+        }
+
+    def read(self, maps: np.ndarray) -> list[Any]:
+        """Decoded keypoints."""
+        return list(decoded(maps, self.sigma_px))
+
+    def prior_std_px(self, thing: Thing, views: Sequence[View], found: Sequence[Any]) -> float:
+        """The one that makes depths right."""
+        return depth_prior(thing, views, found)
+
+    def __call__(
+        self,
+        view: View,
+        thing: Thing,
+        found: Any,
+        scale: float = 1.0,
+        prior_std_px: float = np.inf,
+    ) -> Verdict:
+        """The run time's decoder and solver."""
+        answer = solve(view, thing, found, scale, prior_std_px)
+        inliers = np.zeros(len(found.counts), bool)
+        residuals_px = np.full(answer.points_px.shape, np.inf)
+        if answer.estimate.ok:
+            inliers[found.counts] = answer.estimate.inliers
+            seen_px = answer.camera.project(apply(answer.estimate.T_cam_obj, thing.keypoints_obj))
+            residuals_px = seen_px - answer.points_px
+        return Verdict(
+            answer.estimate,
+            found.confidences,
+            inliers,
+            residuals_px,
+            answer.covariances_px,
+            np.linalg.norm(answer.points_px - view.keypoints_px, axis=1),
+        )
+
+
+class DenseJudge:
+    """Coordinates and weights."""
+
+    def __init__(self, options: FitOptions) -> None:
+        del options
+        self.relative_delta = LayerOptions().relative_delta
+        self.manifest = {'kind': 'dense', 'relative_delta': self.relative_delta}
+
+    def read(self, maps: np.ndarray) -> list[Any]:
+        """The maps themselves: what they say is in the units of an object's box."""
+        return list(maps)
+
+    def prior_std_px(self, thing: Thing, views: Sequence[View], found: Sequence[Any]) -> float:
+        """None: the pose was taught, not the points."""
+        return np.inf
+
+    def __call__(
+        self,
+        view: View,
+        thing: Thing,
+        found: Any,
+        scale: float = 1.0,
+        prior_std_px: float = np.inf,
+    ) -> Verdict:
+        """The run time's correspondences and solver."""
+        stride, bounds_obj = unet.STRIDE, thing.mesh.bounds_m.round(6)
+        points = dense.correspondences(found, bounds_obj, stride, self.relative_delta or np.inf)
+        points_px = (points.points_px + 0.5) * stride - 0.5
+        covariances_px = points.covariances_px * stride**2
+        camera = Camera(view.K, (view.picture.shape[1], view.picture.shape[0]))
+        estimate = dense.solve(
+            points.points_obj, points_px, covariances_px, scale * points.covariance_scale, camera
+        )
+        keypoints_px = camera.project(apply(estimate.T_cam_obj, thing.keypoints_obj))
+        return Verdict(
+            estimate,
+            points.weights.mean(axis=1),
+            estimate.inliers,
+            camera.project(apply(estimate.T_cam_obj, points.points_obj)) - points_px,
+            covariances_px,
+            np.linalg.norm(keypoints_px - view.keypoints_px, axis=1),
+        )
+
+
+JUDGES: dict[str, Callable[[FitOptions], Judge]] = {
+    'lite0': HeatmapJudge,
+    'unet': HeatmapJudge,
+    'dense': DenseJudge,
+}

@@ -52,7 +52,7 @@ def key_of(flavour: Flavour, model: bytes, plan: Plan) -> Key:
         'target': plan.target,
         'machine': machine(),
         'precision': plan.precision,
-        'batch': f'up to {plan.max_batch}',
+        'batch': str(plan.max_batch),
         'dla': str(plan.dla_core) if plan.dla_core >= 0 else 'none',
         'typing': 'strong' if plan.strongly_typed(flavour) else 'weak',
     }
@@ -111,9 +111,10 @@ def _build(
     flavour: Flavour, model: bytes, plan: Plan, options: EngineOptions, watch: Watch, timing: bytes
 ) -> Built:
     patience = '' if flavour.rtx else ' It takes minutes on a Jetson, once.'
+    pictures = 'one picture' if plan.max_batch == 1 else f'up to {plan.max_batch} pictures'
     options.say(
-        f'{flavour.title} builds an engine for {plan.target} in {plan.precision}, for up to '
-        f'{plan.max_batch} pictures at once.{patience}'
+        f'{flavour.title} builds an engine for {plan.target} in {plan.precision}, for {pictures} '
+        f'at once.{patience}'
     )
     start = time.monotonic()
     built = build(flavour, prepare(model, plan.precision), plan, watch, timing)

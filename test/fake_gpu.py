@@ -260,6 +260,7 @@ class FakeContext:
 class FakeTensorRt:
     """The runtime half of a TensorRT of the 8.6 kind."""
 
+    __name__ = 'tensorrt'
     __version__ = '8.6.1'
     TensorIOMode = SimpleNamespace(INPUT=1, OUTPUT=2)
 

@@ -6,6 +6,7 @@ import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,22 +83,23 @@ def engine_for(
             options.say(f'Another process builds engines in {cache.folder}; waiting for it.')
             told = True
 
-    try:
-        with cache.lock(waiting):
-            try:
-                return cache.load(key)  # the other process has built it
-            except CacheFault:
-                pass
-            built = _build(flavour, model, plan, options, watch, cache.timings(key))
-            try:
-                cache.store(key, built)
-                cache.store_timings(key, built.timing)
-            except OSError as error:
-                _not_kept(options, cache, error)
-            return built
-    except OSError as error:
-        _not_kept(options, cache, error)
-        return _build(flavour, model, plan, options, watch, b'')
+    with ExitStack() as held:
+        try:
+            held.enter_context(cache.lock(waiting))
+        except OSError as error:
+            _not_kept(options, cache, error)
+            return _build(flavour, model, plan, options, watch, b'')
+        try:
+            return cache.load(key)  # the other process has built it
+        except CacheFault:
+            pass
+        built = _build(flavour, model, plan, options, watch, cache.timings(key))
+        try:
+            cache.store(key, built)
+            cache.store_timings(key, built.timing)
+        except OSError as error:
+            _not_kept(options, cache, error)
+        return built
 
 
 def _not_kept(options: EngineOptions, cache: EngineCache, error: OSError) -> None:
@@ -175,6 +177,20 @@ class TensorRtBackend:
                 thread.shutdown(wait=True)
 
     def _open(self, flavour: Flavour, cuda: Cuda, model: bytes, options: EngineOptions) -> Runner:
+        """A runner; whatever else TensorRT throws becomes a sentence, so that `auto` goes on."""
+        try:
+            return self._load_or_build(flavour, cuda, model, options)
+        except PoseNodeError:
+            raise
+        except (AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError) as e:
+            raise PoseNodeError(
+                f'{flavour.title} does what is not expected of it ({type(e).__name__}: {e}); '
+                'set backend to onnx, and please report this.'
+            ) from e
+
+    def _load_or_build(
+        self, flavour: Flavour, cuda: Cuda, model: bytes, options: EngineOptions
+    ) -> Runner:
         gpu = cuda.gpu()
         plan = plan_for(flavour, gpu, options)
         key = key_of(flavour, model, plan)

@@ -167,6 +167,15 @@ def test_what_fails_at_the_start_makes_auto_fall_back(gpu, model, monkeypatch, f
     network.close()
 
 
+def test_what_nobody_expected_of_tensorrt_is_told_too(gpu, model, monkeypatch):
+    """A version that lacks a method: `auto` still has a robot to serve."""
+    monkeypatch.delattr(FakeContext, 'set_tensor_address')
+    network = open_backend('auto', model, 1, gpu.options)
+    assert network.name == 'onnx' and gpu.cuda.open == 0 and not threads()
+    assert 'TensorRT 8.6.1 does what is not expected of it (AttributeError: ' in gpu.said[-1]
+    network.close()
+
+
 def test_progress_is_told_by_the_thread_that_waits(gpu, model, monkeypatch):
     told: list[tuple[str, str]] = []
     monkeypatch.setattr(backend, '_TOLD_EVERY_S', 0.02)

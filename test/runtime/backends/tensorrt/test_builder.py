@@ -176,6 +176,7 @@ class Members:
 
 def other_flavour(version: str, flags: tuple, builder_flags: tuple = ()) -> Flavour:
     trt = SimpleNamespace(
+        __name__='tensorrt',
         __version__=version,
         NetworkDefinitionCreationFlag=Members(*flags),
         BuilderFlag=Members(*builder_flags),

@@ -43,13 +43,16 @@ class Progress:
             self._logger.info(f'{doing[0].upper()}{doing[1:]}.')
 
 
-def engine_options(parameters: Parameters, logger: Any, progress: Progress) -> EngineOptions:
+def engine_options(
+    parameters: Parameters, logger: Any, progress: Progress, warn: Callable[[str], None]
+) -> EngineOptions:
     """The parameters as TensorRT's options."""
     return EngineOptions(
         precision=parameters.precision,
         cache=parameters.engine_cache,
         dla_core=parameters.dla_core,
         say=logger.info,
+        warn=warn,
         progress=progress,
     )
 

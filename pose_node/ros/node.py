@@ -65,6 +65,7 @@ class PoseNode(LifecycleNode):
         self._worker: Worker | None = None
         self._failure = ''  # why the last transition failed
         self._doing = ''  # what takes so long, while the node is configured
+        self._no_tensorrt = ''  # why the GPU that is there is not used
         self.stop_wanted: Callable[[], bool] = lambda: False  # a signal has come
         parameter_rules.declare(self)
         self._own_services = Services(self)
@@ -139,13 +140,14 @@ class PoseNode(LifecycleNode):
     def _configure(self) -> None:
         parameters = parameter_rules.read(self)
         folder = parameters.bundle or default_bundle()
+        self._no_tensorrt = ''
         logger = self.get_logger()
         progress = Progress(logger, parameters.log_period, self._busy, self.stop_wanted)
         options = EstimatorOptions(
             min_score=parameters.min_score,
             max_objects=parameters.max_objects,
             threads=parameters.threads,
-            engines=engine_options(parameters, logger, progress),
+            engines=engine_options(parameters, logger, progress, self._not_used),
         )
         try:
             estimator = self._estimator = PoseEstimator(folder, parameters.backend, options)
@@ -260,6 +262,10 @@ class PoseNode(LifecycleNode):
             if self._health.complain('pictures', sentence):
                 self.get_logger().error(sentence)
 
+    def _not_used(self, why: str) -> None:
+        self._no_tensorrt = why
+        self.get_logger().warning(why)
+
     def _busy(self, doing: str) -> None:
         """The timer cannot publish while a transition goes on."""
         self._doing = doing
@@ -284,6 +290,7 @@ class PoseNode(LifecycleNode):
             bundle=estimator.bundle.name if estimator is not None else '',
             backend=estimator.backend if estimator is not None else '',
             use_detections=parameters is not None and parameters.use_detections,
+            no_tensorrt=self._no_tensorrt,
         )
         stamp = self.get_clock().now().to_msg()
         snapshot = self._health.snapshot()

@@ -39,7 +39,8 @@ def test_a_signal_ends_it():
 def test_parameters_are_passed_on():
     parameters = replace(Parameters(), precision='fp32', engine_cache='/there', dla_core=1)
     said = []
-    options = engine_options(parameters, SimpleNamespace(info=said.append), print)
+    options = engine_options(parameters, SimpleNamespace(info=said.append), print, said.append)
     options.say('done.')
     assert (options.precision, options.cache, options.dla_core) == ('fp32', '/there', 1)
-    assert said == ['done.']
+    options.warn('not used.')
+    assert said == ['done.', 'not used.']

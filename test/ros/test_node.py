@@ -20,6 +20,7 @@ from pose_node.core.errors import PoseNodeError
 from pose_node.ros.health import Level
 from pose_node.ros.node import PoseNode
 from pose_node.runtime.backends.tensorrt import backend as tensorrt_backend
+from pose_node.runtime.backends.tensorrt.cuda import NoDriver
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -235,7 +236,7 @@ def test_a_failed_configure_is_on_diagnostics(make_node, capfd):
 
 def test_tensorrt_is_demanded_or_done_without(make_node, known_bundle_folder, capfd, monkeypatch):
     def no_driver() -> None:
-        raise PoseNodeError('no NVIDIA driver is installed.')
+        raise NoDriver('no NVIDIA driver is installed.')
 
     monkeypatch.setattr(tensorrt_backend, 'need_driver', no_driver)
     bundle = str(known_bundle_folder)
@@ -246,6 +247,16 @@ def test_tensorrt_is_demanded_or_done_without(make_node, known_bundle_folder, ca
     log = capfd.readouterr().err
     assert log.count('TensorRT is not used: no NVIDIA driver') == 1
     assert 'backend onnx.' in log
+
+    def no_tensorrt() -> None:  # the machine has a GPU, and nobody uses it
+        raise PoseNodeError('no TensorRT for Python is installed.')
+
+    monkeypatch.setattr(tensorrt_backend, 'need_driver', lambda: None)
+    monkeypatch.setattr(tensorrt_backend, 'load_flavour', no_tensorrt)
+    node = make_node(bundle=bundle)
+    assert node.trigger_configure() == SUCCESS
+    assert '[WARN]' in capfd.readouterr().err
+    assert 'no TensorRT for Python is installed' in node._no_tensorrt
 
 
 def test_what_takes_long_is_in_the_diagnostics(make_node):

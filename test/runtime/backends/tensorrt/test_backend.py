@@ -43,7 +43,10 @@ class Gpu:
     def __init__(self, tmp_path, monkeypatch):
         self.cuda, self.said, self.builds, self.slow_s = FakeCuda(), [], 0, 0.0
         self.options = EngineOptions(
-            max_batch=4, cache=str(tmp_path / 'engines'), say=self.said.append
+            max_batch=4,
+            cache=str(tmp_path / 'engines'),
+            say=self.said.append,
+            warn=self.said.append,
         )
         trt = FakeTensorRt(self.cuda)
         trt.NetworkDefinitionCreationFlag = SimpleNamespace(__members__={'EXPLICIT_BATCH': 0})

@@ -10,6 +10,7 @@ pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from fake_gpu import SoftwareGpu
 from known_bundle import make_bundle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -17,6 +18,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 
 from pose_node.core.errors import PoseNodeError
+from pose_node.ros import engines
 from pose_node.ros.health import Level
 from pose_node.ros.node import PoseNode
 from pose_node.runtime.backends.tensorrt import backend as tensorrt_backend
@@ -259,7 +261,27 @@ def test_tensorrt_is_demanded_or_done_without(make_node, known_bundle_folder, ca
     assert 'no TensorRT for Python is installed' in node._no_tensorrt
 
 
-def test_what_takes_long_is_in_the_diagnostics(make_node):
-    node = make_node()
-    node._busy('building an engine, 40 %')
-    assert node._state() == 'building an engine, 40 %'
+def test_diagnostics_go_on_while_an_engine_is_built(make_node, tmp_path, monkeypatch):
+    """On a GPU in software: a build takes seconds, and the timer stands still meanwhile."""
+    gpu = SoftwareGpu(tmp_path, monkeypatch)
+    gpu.slow_s = 0.2
+    monkeypatch.setattr(tensorrt_backend, '_TOLD_EVERY_S', 0.02)
+    monkeypatch.setattr(engines, '_TELL_S', 0.05)
+    node = make_node(backend='tensorrt', engine_cache=str(tmp_path / 'engines'))
+    messages = []
+    monkeypatch.setattr(node._diagnostics, 'publish', messages.append)
+    assert node.trigger_configure() == SUCCESS
+    texts = [status.message for each in messages for status in each.status]
+    building = [text for text in texts if text.startswith('building an engine, 40 %, ')]
+    assert len(building) >= 4  # of the pose network and of the locator
+    assert gpu.builds == 2
+    node._publish_diagnostics()
+    values = {pair.key: pair.value for status in messages[-1].status for pair in status.values}
+    assert (values['state'], values['backend']) == ('inactive', 'tensorrt')
+    assert node.trigger_cleanup() == SUCCESS
+    assert gpu.cuda.open == 0
+    node.stop_wanted = lambda: True  # a signal, while it builds for another precision
+    gpu.slow_s = 30.0
+    node.set_parameters([Parameter('precision', value='fp32')])
+    assert node.trigger_configure() == FAILURE
+    assert 'stopped by a signal' in node._failure

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_gpu import FakeContext, FakeCuda, FakeTensorRt, cudaError_t
+from fake_gpu import FakeContext, SoftwareGpu, cudaError_t
 from known_bundle import draw_scene, make_bundle
 
 from pose_node.core.camera import Camera
@@ -20,59 +19,16 @@ from pose_node.runtime.backends import EngineOptions, open_backend
 from pose_node.runtime.backends.onnx import OnnxBackend
 from pose_node.runtime.backends.tensorrt import backend
 from pose_node.runtime.backends.tensorrt.backend import TensorRtBackend
-from pose_node.runtime.backends.tensorrt.builder import Built, Tensor
+from pose_node.runtime.backends.tensorrt.builder import Built
 from pose_node.runtime.backends.tensorrt.cache import EngineCache
-from pose_node.runtime.backends.tensorrt.cuda import Cuda
-from pose_node.runtime.backends.tensorrt.flavour import Flavour
 from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 
 CAMERA = Camera(np.array([[600.0, 0, 319.5], [0, 600, 239.5], [0, 0, 1]]), (640, 480))
 
 
-class Logger:
-    def __init__(self):
-        self.errors = []
-
-    def sentence(self):
-        return self.errors[0] if self.errors else 'TensorRT does not say why'
-
-
-class Gpu:
-    """A machine with a GPU: what was built and said there."""
-
-    def __init__(self, tmp_path, monkeypatch):
-        self.cuda, self.said, self.builds, self.slow_s = FakeCuda(), [], 0, 0.0
-        self.options = EngineOptions(
-            max_batch=4,
-            cache=str(tmp_path / 'engines'),
-            say=self.said.append,
-            warn=self.said.append,
-        )
-        trt = FakeTensorRt(self.cuda)
-        trt.NetworkDefinitionCreationFlag = SimpleNamespace(__members__={'EXPLICIT_BATCH': 0})
-        monkeypatch.setattr(backend, 'load_flavour', lambda: Flavour(trt, Logger()))
-        monkeypatch.setattr(backend, 'load_cuda', lambda: Cuda(self.cuda))
-        monkeypatch.setattr(backend, 'need_driver', lambda: None)
-        monkeypatch.setattr(backend, 'prepare', lambda model, precision: model)
-        monkeypatch.setattr(backend, 'build', self.build)
-
-    def build(self, flavour, graph, plan, watch, timing):
-        self.builds += 1
-        watch.start('build', None, 10)
-        watch.step('build', 3)
-        if watch.stop.wait(self.slow_s):
-            raise PoseNodeError('the build of the engine was stopped.')
-        reference = OnnxBackend(graph)
-        tensors = {n: Tensor('float32', (-1, *s[1:]), True) for n, s in reference.inputs.items()}
-        tensors |= {
-            n: Tensor('float32', (-1, *s[1:]), False) for n, s in reference.outputs.items()
-        }
-        return Built(graph, tensors, b'timings')
-
-
 @pytest.fixture
 def gpu(tmp_path, monkeypatch):
-    return Gpu(tmp_path, monkeypatch)
+    return SoftwareGpu(tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope='module')

@@ -16,6 +16,14 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from pose_node.core.errors import PoseNodeError
+from pose_node.runtime.backends import EngineOptions
+from pose_node.runtime.backends.onnx import OnnxBackend
+from pose_node.runtime.backends.tensorrt import backend
+from pose_node.runtime.backends.tensorrt.builder import Built, Tensor
+from pose_node.runtime.backends.tensorrt.cuda import Cuda
+from pose_node.runtime.backends.tensorrt.flavour import Flavour
+
 DRIVER = 13000
 
 
@@ -260,6 +268,7 @@ class FakeContext:
 class FakeTensorRt:
     """The runtime half of a TensorRT of the 8.6 kind."""
 
+    __name__ = 'tensorrt'
     __version__ = '8.6.1'
     TensorIOMode = SimpleNamespace(INPUT=1, OUTPUT=2)
 
@@ -275,3 +284,47 @@ class FakeTensorRt:
                 return None
 
         return SimpleNamespace(deserialize_cuda_engine=deserialize)
+
+
+class Logger:
+    def __init__(self):
+        self.errors = []
+
+    def sentence(self):
+        return self.errors[0] if self.errors else 'TensorRT does not say why'
+
+
+class SoftwareGpu:
+    """This machine with a GPU in software: what was built and said there.
+
+    What is built is a copy of the ONNX model, and takes `slow_s`.
+    """
+
+    def __init__(self, tmp_path, monkeypatch):
+        self.cuda, self.said, self.builds, self.slow_s = FakeCuda(), [], 0, 0.0
+        self.options = EngineOptions(
+            max_batch=4,
+            cache=str(tmp_path / 'engines'),
+            say=self.said.append,
+            warn=self.said.append,
+        )
+        trt = FakeTensorRt(self.cuda)
+        trt.NetworkDefinitionCreationFlag = SimpleNamespace(__members__={'EXPLICIT_BATCH': 0})
+        monkeypatch.setattr(backend, 'load_flavour', lambda: Flavour(trt, Logger()))
+        monkeypatch.setattr(backend, 'load_cuda', lambda: Cuda(self.cuda))
+        monkeypatch.setattr(backend, 'need_driver', lambda: None)
+        monkeypatch.setattr(backend, 'prepare', lambda model, precision: model)
+        monkeypatch.setattr(backend, 'build', self.build)
+
+    def build(self, flavour, graph, plan, watch, timing):
+        self.builds += 1
+        watch.start('build', None, 10)
+        watch.step('build', 3)
+        if watch.stop.wait(self.slow_s):
+            raise PoseNodeError('the build of the engine was stopped.')
+        reference = OnnxBackend(graph)
+        tensors = {n: Tensor('float32', (-1, *s[1:]), True) for n, s in reference.inputs.items()}
+        tensors |= {
+            n: Tensor('float32', (-1, *s[1:]), False) for n, s in reference.outputs.items()
+        }
+        return Built(graph, tensors, b'timings')

@@ -57,7 +57,7 @@ def _line(entry: Entry, why: str) -> str:
     built = time.strftime('%Y-%m-%d %H:%M', time.localtime(entry.built))
     parts = ('target', 'precision', 'batch', 'flavour', 'version')
     known = [entry.key.get(name, '?') for name in parts]
-    what = f'{", ".join(known[:3])} pictures, network {entry.key.get("onnx", "?")[:8]}, '
+    what = f'{", ".join(known[:3])} at once, network {entry.key.get("onnx", "?")[:8]}, '
     what = what + ' '.join(known[3:]) if entry.key else 'unknown'
     note = f': {why}' if why else ''
     return f'{entry.path.name[:12]}  {entry.bytes / 1e6:6.1f} MB  {built}  {what}{note}'

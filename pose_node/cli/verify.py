@@ -65,9 +65,14 @@ def _options(options: argparse.Namespace) -> EstimatorOptions:
     engines = EngineOptions(
         precision=options.precision,
         cache=options.engine_cache,
-        say=lambda line: print(line, file=sys.stderr),
+        say=_say,
+        warn=_say,
     )
     return EstimatorOptions(engines=engines)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _parity(bundle: Bundle, options: argparse.Namespace) -> int:

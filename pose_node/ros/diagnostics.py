@@ -29,6 +29,7 @@ class Facts:
     bundle: str
     backend: str
     use_detections: bool
+    no_tensorrt: str = ''  # why `auto` does without, on a machine that has a GPU
 
 
 def diagnostics(node_name: str, stamp: Any, snapshot: Snapshot, facts: Facts) -> DiagnosticArray:
@@ -69,6 +70,7 @@ def diagnostics(node_name: str, stamp: Any, snapshot: Snapshot, facts: Facts) ->
                 'state': facts.state,
                 'bundle': facts.bundle,
                 'backend': facts.backend,
+                **({'tensorrt': facts.no_tensorrt} if facts.no_tensorrt else {}),
                 'memory MB': f'{memory_mb():.0f}',
                 **stages,
             },

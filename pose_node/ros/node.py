@@ -70,6 +70,7 @@ class PoseNode(LifecycleNode):
         self._progress = ''  # of what is being configured
         self._doing = ''  # the part of it that takes so long
         self.must_stop: Callable[[], bool] = lambda: False  # asked while configuring takes long
+        self._no_tensorrt = ''  # why the GPU that is there is not used
         parameter_rules.declare(self)
         self._own_services = Services(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
@@ -143,6 +144,7 @@ class PoseNode(LifecycleNode):
     def _configure(self) -> None:
         parameters = parameter_rules.read(self)
         folder = parameters.bundle or default_bundle()
+        self._no_tensorrt = ''
         options = EstimatorOptions(
             min_score=parameters.min_score,
             max_objects=parameters.max_objects,
@@ -193,11 +195,16 @@ class PoseNode(LifecycleNode):
         def say(sentence: str) -> None:
             self.get_logger().info(sentence)
 
+        def warn(why: str) -> None:
+            self._no_tensorrt = why
+            self.get_logger().warning(why)
+
         return EngineOptions(
             precision=parameters.precision,
             cache=parameters.engine_cache,
             dla_core=parameters.dla_core,
             say=say,
+            warn=warn,
             progress=progress,
         )
 
@@ -319,6 +326,7 @@ class PoseNode(LifecycleNode):
             bundle=estimator.bundle.name if estimator is not None else '',
             backend=estimator.backend if estimator is not None else '',
             use_detections=parameters is not None and parameters.use_detections,
+            no_tensorrt=self._no_tensorrt,
         )
         stamp = self.get_clock().now().to_msg()
         snapshot = self._health.snapshot()

@@ -182,10 +182,11 @@ def _paint(
         if mesh.colors is not None
         else np.full((len(mesh.faces), 3), 180.0)
     )
-    colors = np.clip(base * shade[:, None], 0, 255)
+    order = np.argsort(-corners[:, :, 2].mean(axis=1))
+    colors = np.clip(base * shade[:, None], 0, 255)[order].tolist()
     fixed = np.rint(camera.project(points) * 16.0).astype(np.int32)  # in 1/16 px
-    for i in np.argsort(-corners[:, :, 2].mean(axis=1)):
-        cv2.fillConvexPoly(picture, fixed[mesh.faces[i]], colors[i].tolist(), cv2.LINE_AA, 4)
+    for triangle, color in zip(fixed[mesh.faces[order]], colors):
+        cv2.fillConvexPoly(picture, triangle, color, cv2.LINE_AA, 4)
 
 
 __all__ = ['KEYPOINT_PX', 'POSE_SIGMAS', 'Parity', 'Scene', 'compare', 'painted_scenes']

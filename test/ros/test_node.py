@@ -12,6 +12,7 @@ pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from fake_gpu import SoftwareGpu
 from known_bundle import make_bundle
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -22,6 +23,7 @@ from pose_node.core.errors import PoseNodeError
 from pose_node.ros.health import Level
 from pose_node.ros.node import PoseNode
 from pose_node.runtime.backends.tensorrt import backend as tensorrt_backend
+from pose_node.runtime.backends.tensorrt.cuda import NoDriver
 from pose_node.runtime.estimator import PoseEstimator
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -278,7 +280,7 @@ def test_a_failed_configure_is_on_diagnostics(make_node, capfd):
 
 def test_tensorrt_is_demanded_or_done_without(make_node, known_bundle_folder, capfd, monkeypatch):
     def no_driver() -> None:
-        raise PoseNodeError('no NVIDIA driver is installed.')
+        raise NoDriver('no NVIDIA driver is installed.')
 
     monkeypatch.setattr(tensorrt_backend, 'need_driver', no_driver)
     bundle = str(known_bundle_folder)
@@ -289,6 +291,40 @@ def test_tensorrt_is_demanded_or_done_without(make_node, known_bundle_folder, ca
     log = capfd.readouterr().err
     assert log.count('TensorRT is not used: no NVIDIA driver') == 1
     assert 'backend onnx.' in log
+
+    def no_tensorrt() -> None:  # the machine has a GPU, and nobody uses it
+        raise PoseNodeError('no TensorRT for Python is installed.')
+
+    monkeypatch.setattr(tensorrt_backend, 'need_driver', lambda: None)
+    monkeypatch.setattr(tensorrt_backend, 'load_flavour', no_tensorrt)
+    node = make_node(bundle=bundle)
+    assert node.trigger_configure() == SUCCESS
+    assert '[WARN]' in capfd.readouterr().err
+    assert 'no TensorRT for Python is installed' in node._no_tensorrt
+
+
+def test_an_engine_is_built_kept_and_given_back(make_node, tmp_path, monkeypatch):
+    """On a GPU in software."""
+    gpu = SoftwareGpu(tmp_path, monkeypatch)
+    gpu.slow_s = 0.2
+    monkeypatch.setattr(tensorrt_backend, '_TOLD_EVERY_S', 0.02)
+    monkeypatch.setattr('pose_node.ros.node._DIAGNOSTICS_PERIOD_S', 0.05)
+    node, beats = make_node(backend='tensorrt', engine_cache=str(tmp_path / 'engines')), []
+    monkeypatch.setattr(node, '_diagnostics', SimpleNamespace(publish=beats.append))
+    assert node.trigger_configure() == SUCCESS
+    assert gpu.builds == 2  # of the pose network and of the locator
+    texts = [status.message for each in beats for status in each.status]
+    assert any('building an engine, 40 %' in text for text in texts)
+    node._publish_diagnostics()
+    values = {pair.key: pair.value for status in beats[-1].status for pair in status.values}
+    assert (values['state'], values['backend']) == ('inactive', 'tensorrt')
+    assert node.trigger_cleanup() == SUCCESS
+    assert gpu.cuda.open == 0
+    node.must_stop = lambda: True  # a signal, while it builds for another precision
+    gpu.slow_s = 30.0
+    node.set_parameters([Parameter('precision', value='fp32')])
+    assert node.trigger_configure() == FAILURE
+    assert 'stop' in node._failure
 
 
 def test_what_is_compiled_is_told_and_can_be_stopped(make_node, monkeypatch):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import pytest
 from known_bundle import make_bundle
 from onnx import numpy_helper
 
@@ -46,21 +45,19 @@ def test_the_drill_in_half_precision(rng, tmp_path):
     assert 0.0 < (px / sigmas).max() < 0.05 and max(parity.poses_sigma) < 0.2
 
 
-@pytest.mark.parametrize(('share', 'words'), [(0.0, ''), (0.15, 'px off|by one of them only')])
-def test_other_weights_are_found_out(rng, tmp_path, share, words):
+def test_other_weights_are_found_out(rng, tmp_path):
+    """As a build would be that goes wrong: every weight off by 15 % of their spread."""
     drill = Bundle.load(BUNDLES / 'drill')
     proto = onnx.load_from_string(prepare(drill.read('pose.onnx'), 'fp32'))
     for each in proto.graph.initializer:
         weights = numpy_helper.to_array(each)
         if weights.ndim == 4:
-            noise = share * weights.std() * rng.standard_normal(weights.shape)
+            noise = 0.15 * weights.std() * rng.standard_normal(weights.shape)
             changed = (weights + noise).astype(np.float32)
             each.CopyFrom(numpy_helper.from_array(changed, each.name))
     other = with_network(drill, proto.SerializeToString(), tmp_path / 'other')
     fault = parity_of(other, drill, rng, 6).fault
-    assert (fault == '') == (words == '')
-    if words:
-        assert any(each in fault for each in words.split('|'))
+    assert 'px off' in fault or 'by one of them only' in fault
 
 
 def test_the_painted_dots_are_seen_where_they_are(rng, tmp_path):

@@ -45,10 +45,14 @@ def _tensorrt(model: bytes, threads: int, engines: EngineOptions) -> Backend:
 
 
 def _auto(model: bytes, threads: int, engines: EngineOptions) -> Backend:
+    from .tensorrt.cuda import NoDriver
+
     try:
         return _tensorrt(model, threads, engines)
     except PoseNodeError as error:
-        engines.say(f'TensorRT is not used: {error} ONNX Runtime runs the networks.')
+        # Without a GPU nothing else was to be expected; with one, somebody wants to know.
+        tell = engines.say if isinstance(error, NoDriver) else engines.warn
+        tell(f'TensorRT is not used: {error} ONNX Runtime runs the networks.')
     return _onnx(model, threads, engines)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,7 +53,7 @@ def key_of(flavour: Flavour, model: bytes, plan: Plan) -> Key:
         'target': plan.target,
         'machine': machine(),
         'precision': plan.precision,
-        'batch': f'up to {plan.max_batch}',
+        'batch': str(plan.max_batch),
         'dla': str(plan.dla_core) if plan.dla_core >= 0 else 'none',
         'typing': 'strong' if plan.strongly_typed(flavour) else 'weak',
     }
@@ -82,22 +83,23 @@ def engine_for(
             options.say(f'Another process builds engines in {cache.folder}; waiting for it.')
             told = True
 
-    try:
-        with cache.lock(waiting):
-            try:
-                return cache.load(key)  # the other process has built it
-            except CacheFault:
-                pass
-            built = _build(flavour, model, plan, options, watch, cache.timings(key))
-            try:
-                cache.store(key, built)
-                cache.store_timings(key, built.timing)
-            except OSError as error:
-                _not_kept(options, cache, error)
-            return built
-    except OSError as error:
-        _not_kept(options, cache, error)
-        return _build(flavour, model, plan, options, watch, b'')
+    with ExitStack() as held:
+        try:
+            held.enter_context(cache.lock(waiting))
+        except OSError as error:
+            _not_kept(options, cache, error)
+            return _build(flavour, model, plan, options, watch, b'')
+        try:
+            return cache.load(key)  # the other process has built it
+        except CacheFault:
+            pass
+        built = _build(flavour, model, plan, options, watch, cache.timings(key))
+        try:
+            cache.store(key, built)
+            cache.store_timings(key, built.timing)
+        except OSError as error:
+            _not_kept(options, cache, error)
+        return built
 
 
 def _not_kept(options: EngineOptions, cache: EngineCache, error: OSError) -> None:
@@ -111,9 +113,10 @@ def _build(
     flavour: Flavour, model: bytes, plan: Plan, options: EngineOptions, watch: Watch, timing: bytes
 ) -> Built:
     patience = '' if flavour.rtx else ' It takes minutes on a Jetson, once.'
+    pictures = 'one picture' if plan.max_batch == 1 else f'up to {plan.max_batch} pictures'
     options.say(
-        f'{flavour.title} builds an engine for {plan.target} in {plan.precision}, for up to '
-        f'{plan.max_batch} pictures at once.{patience}'
+        f'{flavour.title} builds an engine for {plan.target} in {plan.precision}, for {pictures} '
+        f'at once.{patience}'
     )
     start = time.monotonic()
     built = build(flavour, prepare(model, plan.precision), plan, watch, timing)
@@ -174,6 +177,20 @@ class TensorRtBackend:
                 thread.shutdown(wait=True)
 
     def _open(self, flavour: Flavour, cuda: Cuda, model: bytes, options: EngineOptions) -> Runner:
+        """A runner; whatever else TensorRT throws becomes a sentence, so that `auto` goes on."""
+        try:
+            return self._load_or_build(flavour, cuda, model, options)
+        except PoseNodeError:
+            raise
+        except (AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError) as e:
+            raise PoseNodeError(
+                f'{flavour.title} does what is not expected of it ({type(e).__name__}: {e}); '
+                'set backend to onnx, and please report this.'
+            ) from e
+
+    def _load_or_build(
+        self, flavour: Flavour, cuda: Cuda, model: bytes, options: EngineOptions
+    ) -> Runner:
         gpu = cuda.gpu()
         plan = plan_for(flavour, gpu, options)
         key = key_of(flavour, model, plan)

@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pose_node.core.errors import PoseNodeError
+
 from .builder import Built, Tensor
 
 if TYPE_CHECKING:
@@ -53,7 +55,10 @@ class Entry:
 def default_folder() -> Path:
     """The user's own: $XDG_CACHE_HOME/pose_node/engines."""
     base = os.environ.get('XDG_CACHE_HOME', '')
-    root = Path(base) if os.path.isabs(base) else Path.home() / '.cache'
+    try:
+        root = Path(base) if os.path.isabs(base) else Path.home() / '.cache'
+    except RuntimeError:  # a number without a name, as in containers
+        raise PoseNodeError('this user has no home folder; set engine_cache.') from None
     return root / 'pose_node' / 'engines'
 
 
@@ -176,7 +181,10 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
     """Header and engine, checked; nothing is read before its size is known to be sane."""
     try:
         with path.open('rb') as file:
-            size = os.fstat(file.fileno()).st_size
+            status = os.fstat(file.fileno())
+            if status.st_uid not in (0, os.geteuid()):
+                raise CacheFault('belongs to another user')  # it holds code for the GPU
+            size = status.st_size
             line = file.readline(_HEADER_BYTES)
             header = _header(line)
             wanted = header['bytes']

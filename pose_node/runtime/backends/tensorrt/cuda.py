@@ -24,6 +24,10 @@ class Gpu:
         return f'sm{self.capability[0]}{self.capability[1]}'
 
 
+class NoDriver(PoseNodeError):
+    """There is no GPU of NVIDIA's, or nothing to drive it: most machines."""
+
+
 class Cuda:
     """`cuda('cudaMalloc', 1024)` is what cudaMalloc gives besides its code; raises PoseNodeError.
 
@@ -44,7 +48,7 @@ class Cuda:
         """The GPU that networks run on; raises PoseNodeError where there is none."""
         driver = int(self('cudaDriverGetVersion'))
         if driver == 0:
-            raise PoseNodeError('no NVIDIA driver is installed.')
+            raise NoDriver('no NVIDIA driver is installed.')
         self('cudaGetDeviceCount')
         self('cudaSetDevice', 0)
         properties = self('cudaGetDeviceProperties', 0)
@@ -94,7 +98,7 @@ def need_driver() -> None:
     try:
         ctypes.CDLL('libcuda.so.1')
     except OSError:
-        raise PoseNodeError('no NVIDIA driver is installed.') from None
+        raise NoDriver('no NVIDIA driver is installed.') from None
 
 
 def load_cuda() -> Cuda:
@@ -108,4 +112,4 @@ def load_cuda() -> Cuda:
         ) from None
 
 
-__all__ = ['Cuda', 'Gpu', 'load_cuda', 'need_driver']
+__all__ = ['Cuda', 'Gpu', 'NoDriver', 'load_cuda', 'need_driver']

@@ -47,7 +47,7 @@ class Flavour:
     @property
     def rtx(self) -> bool:
         """Whether it is TensorRT for RTX: engines for named architectures, also of absent GPUs."""
-        return hasattr(self.trt, 'ComputeCapability')
+        return str(self.trt.__name__).startswith('tensorrt_rtx')
 
     @property
     def name(self) -> str:

@@ -255,6 +255,25 @@ def test_the_default_folder(monkeypatch, tmp_path):
     assert EngineCache().folder == tmp_path / '.cache' / 'pose_node' / 'engines'
     assert EngineCache('~/mine').folder == tmp_path / 'mine'
 
+    def nobody() -> None:
+        raise RuntimeError('Could not determine home directory.')
+
+    monkeypatch.setattr(cache.Path, 'home', nobody)
+    with pytest.raises(PoseNodeError, match='no home folder; set engine_cache'):
+        EngineCache()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root gives files away')
+def test_an_engine_of_another_user_is_not_trusted(model, file, options):
+    options, said = options
+    kept, key = EngineCache(options.cache), key_of(FLAVOUR, model, PLAN)
+    kept.folder.mkdir()
+    kept.path(key).write_bytes(file)
+    os.chown(kept.path(key), 12345, 12345)
+    get(model, options)
+    assert 'belongs to another user' in said[0] and built(said) == 1
+    assert kept.load(key).engine  # the one that was built took its place
+
 
 def test_timings_are_kept_for_one_version_on_one_gpu(model, options):
     options, _ = options

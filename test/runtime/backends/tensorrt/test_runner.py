@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-from fake_gpu import FakeContext, FakeCuda, FakeTensorRt, cudaError_t
+from fake_gpu import FakeContext, FakeCuda, FakeTensorRt, Logger, cudaError_t
 from known_bundle import make_bundle
 from onnx import TensorProto, helper
 
@@ -30,14 +30,6 @@ TENSORS = {
 @pytest.fixture(scope='module')
 def model(tmp_path_factory) -> bytes:
     return make_bundle(tmp_path_factory.mktemp('b') / 'dots').read('pose.onnx')
-
-
-class Logger:
-    def __init__(self):
-        self.errors = []
-
-    def sentence(self):
-        return self.errors[0] if self.errors else 'TensorRT does not say why'
 
 
 def make_runner(gpu, built, *, graphs=True, max_batch=4):

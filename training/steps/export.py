@@ -33,6 +33,7 @@ from .byte_weights import byte_weights, read_weights
 from .checkpoint import load_trained, pose_network
 from .engines import check_engines
 from .fit_log import read_log
+from .fold_pads import fold_pads
 from .judges import JUDGES
 from .shipped import shipped_mesh
 
@@ -87,7 +88,7 @@ def to_onnx(
             output_names=outputs,
             dynamic_axes={name: {0: 'batch'} for name in (*example, *outputs)},
         )
-        model = byte_weights(onnx.load(path))
+        model = byte_weights(fold_pads(onnx.load(path)))
     onnx.checker.check_model(model)
     data = model.SerializeToString()
     check_parity(_as_stored(network, model), data, example, outputs)

@@ -34,7 +34,8 @@ SEED = 77_000_003
 POSE = """
 [pose]
 network = "dense"
-samples = 1920
+start = "{bundles}/drill"
+samples = 960
 batch = 16
 lr = 3e-3
 warmup = 10
@@ -45,13 +46,14 @@ held_out = 48
 
 @pytest.fixture(scope='module')
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """The tiny recipe's drill and views, for the dense network."""
-    text = TINY.read_text().replace('../../bundles', str(TINY.parents[2] / 'bundles'))
+    """The tiny recipe's drill and views, for a dense network that starts from the shipped one."""
+    bundles = str(TINY.parents[2] / 'bundles')
+    text = TINY.read_text().replace('../../bundles', bundles)
     text = text[: text.index('[pose]')].replace(
         'keypoints = 10', 'keypoints = 10\nlocator = false'
     )
     path = tmp_path_factory.mktemp('dense') / 'tiny_dense.toml'
-    path.write_text(text + POSE)
+    path.write_text(text + POSE.format(bundles=bundles))
     return load_recipe(path)
 
 
@@ -153,8 +155,9 @@ def test_poses_of_unseen_renders_are_right(recipe: Recipe, bundle: Path) -> None
             T = sample.scene.T_cam_obj
             errors.append(metrics.add(pose.T_cam_obj, T, mesh.vertices_m) / mesh.diameter_m)
             squared.append(metrics.nees(pose.T_cam_obj, T, pose.covariance))
-    print('ADD / diameter', np.round(np.nanpercentile(errors, (25, 50, 75)), 3))
+    print('ADD / diameter', np.round(np.percentile(errors, (25, 50)), 3))
     print('squared error in covariances', np.round(np.nanmedian(squared), 1))
     assert len(errors) >= 20
-    assert np.nanmedian(errors) < 0.2
+    # After 60 steps: a pose that is guessed is off by a diameter or is none at all.
+    assert np.median(errors) < 0.4 and np.percentile(errors, 25) < 0.15
     assert 0.5 < np.nanmedian(squared) < 50.0

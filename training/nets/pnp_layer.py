@@ -92,7 +92,7 @@ class PnpLoss:
     @property
     def used(self) -> Tensor:
         """(B,) bool."""
-        return (self.status == Status.OK) | (self.status == Status.DEGENERATE)
+        return _used(self.status)
 
 
 class PnpLayer(nn.Module):
@@ -141,7 +141,7 @@ class PnpLayer(nn.Module):
         finite = each.detach().isfinite().all(0)
         status = torch.where(finite, status, int(Status.NOT_FINITE))
         status = torch.where(seen.usable >= _LEAST_POINTS, status, int(Status.TOO_FEW_POINTS))
-        used = (status == Status.OK) | (status == Status.DEGENERATE)
+        used = _used(status)
         counted = torch.ones_like(used) if wanted is None else wanted
         used = used & counted
         if self.training:
@@ -208,6 +208,11 @@ class _Found:
     optimum: Poses
     covariance: Tensor
     samples: Samples
+
+
+def _used(status: Tensor) -> Tensor:
+    """Whether an object counts. (Plain numbers: to torch.compile an enum equals no tensor.)"""
+    return (status == int(Status.OK)) | (status == int(Status.DEGENERATE))
 
 
 def _losses(seen: Seen, targets: Poses, draws: LayerDraws, options: LayerOptions) -> _Found:

@@ -25,7 +25,7 @@ from torch import Tensor
 NEAREST_M = 0.01
 _MOST_WEIGHT = 1e6  # 1 / px; float32 squares it without overflow
 _LEAST_DELTA = 1e-6
-_CHUNK = 1 << 17  # residuals in sight at once on a CPU: they stay in its cache
+_CHUNK = 1 << 17  # residuals in sight of a CPU's thread at once: they stay in its cache
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _step(poses: Tensor, points: int) -> int:
     """Poses that are looked at together."""
     if poses.device.type != 'cpu' or torch.compiler.is_compiling():
         return poses.shape[1]
-    return max(1, _CHUNK // max(1, poses.shape[0] * points))
+    return max(1, _CHUNK * torch.get_num_threads() // max(1, poses.shape[0] * points))
 
 
 def _look(

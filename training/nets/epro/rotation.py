@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -36,14 +34,13 @@ def from_vector(rotvec: Tensor) -> Tensor:
 def to_matrix(q: Tensor) -> Tensor:
     """(..., 4) of length one -> (..., 3, 3): linear in the products of its components."""
     products = (q[..., :, None] * q[..., None, :]).flatten(-2)
-    return (products @ _products_to_matrix(q.dtype, q.device)).unflatten(-1, (3, 3))
+    return (products @ _TO_MATRIX.to(q)).unflatten(-1, (3, 3))
 
 
-@lru_cache(maxsize=8)
-def _products_to_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
+def _products_to_matrix() -> Tensor:
     """(16, 9): x x, x y, .. w w -> R row by row."""
     x, y, z, w = range(4)
-    table = torch.zeros(4, 4, 3, 3, dtype=torch.float64)
+    table = torch.zeros(4, 4, 3, 3)
     for own in (x, y, z):
         table[w, w, own, own] = 1.0
         for axis in (x, y, z):
@@ -51,7 +48,10 @@ def _products_to_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
     for i, j, k, sign in ((0, 1, 2, -1.0), (0, 2, 1, 1.0), (1, 2, 0, -1.0)):
         table[i, j, i, j] = table[i, j, j, i] = 2.0
         table[k, w, i, j], table[k, w, j, i] = 2.0 * sign, -2.0 * sign
-    return table.reshape(16, 9).to(dtype=dtype, device=device)
+    return table.reshape(16, 9)
+
+
+_TO_MATRIX = _products_to_matrix()
 
 
 def from_matrix(R: Tensor) -> Tensor:

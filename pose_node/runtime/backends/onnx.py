@@ -11,6 +11,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from pose_node.core.errors import PoseNodeError
 
+from .inputs import check_call
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -67,13 +69,8 @@ class OnnxBackend:
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name."""
-        if self._session is None:
-            raise PoseNodeError('The network was closed; open it again to run it.')
-        if set(inputs) != set(self.inputs):
-            raise PoseNodeError(
-                f'The network has inputs {sorted(self.inputs)}, got {sorted(inputs)}; '
-                'name them in the bundle as the network does.'
-            )
+        check_call(self.inputs, inputs, is_open=self._session is not None)
+        assert self._session is not None
         try:
             values = self._session.run(None, inputs)
         except ERRORS as error:

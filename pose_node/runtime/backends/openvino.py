@@ -8,6 +8,7 @@ import numpy as np
 
 from pose_node.core.errors import PoseNodeError
 
+from .inputs import check_call
 from .onnx import threads_for
 
 if TYPE_CHECKING:
@@ -48,13 +49,8 @@ class OpenVinoBackend:
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name."""
-        if self._request is None:
-            raise PoseNodeError('The network was closed; open it again to run it.')
-        if set(inputs) != set(self._inputs):
-            raise PoseNodeError(
-                f'The network has inputs {sorted(self._inputs)}, got {sorted(inputs)}; '
-                'name them in the bundle as the network does.'
-            )
+        check_call(self._inputs, inputs, is_open=self._request is not None)
+        assert self._request is not None
         for name, wanted in self._inputs.items():
             if inputs[name].dtype != wanted:  # OpenVINO would convert it, and not say so
                 raise PoseNodeError(

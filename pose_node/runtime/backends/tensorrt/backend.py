@@ -13,6 +13,7 @@ import numpy as np
 
 from pose_node.core.errors import PoseNodeError
 
+from ..inputs import check_call
 from ..options import PRECISIONS
 from .builder import Built, Plan, Watch, build
 from .cache import CacheFault, EngineCache, digest
@@ -148,13 +149,8 @@ class TensorRtBackend:
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name."""
-        if self._thread is None:
-            raise PoseNodeError('The network was closed; open it again to run it.')
-        if set(inputs) != set(self.inputs):
-            raise PoseNodeError(
-                f'The network has inputs {sorted(self.inputs)}, got {sorted(inputs)}; '
-                'name them in the bundle as the network does.'
-            )
+        check_call(self.inputs, inputs, is_open=self._thread is not None)
+        assert self._thread is not None
         counts = {len(values) for values in inputs.values()}
         for name, values in inputs.items():
             wanted, got = self.inputs[name], np.asarray(values)

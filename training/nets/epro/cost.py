@@ -115,14 +115,25 @@ def _step(poses: Tensor, points: int) -> int:
     return max(1, _CHUNK * torch.get_num_threads() // max(1, poses.shape[0] * points))
 
 
+def _all_in_front(z: Tensor) -> bool:
+    """Whether that is known without asking a device that works ahead of us."""
+    return (
+        z.device.type == 'cpu' and not torch.compiler.is_compiling() and bool(z.min() > NEAREST_M)
+    )
+
+
 def _look(
     across: Tensor, down: Tensor, X: Tensor, behind: Tensor, poses: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """a, b = z f (B, S, N), c of what is behind, the depth and the squared residual."""
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
+    """a, b = z f (B, S, N), c of what is behind, if anything may be, the depth and the squared
+    residual.
+    """
     first, second, third = poses.unbind(2)
     a = torch.cat((first, third), dim=-1) @ across
     b = torch.cat((second, third), dim=-1) @ down
     z = third @ X
+    if _all_in_front(z):
+        return a, b, None, z, (a * a).addcmul_(b, b).div_(z).div_(z)
     depth = z.clamp(min=NEAREST_M)
     c = (depth - z).mul_(behind)
     squared = (a * a).addcmul_(b, b).addcmul_(c, c).div_(depth).div_(depth)
@@ -166,10 +177,10 @@ class _Cost(torch.autograd.Function):
             k = k / depth
             to_across += torch.cat((first, third), dim=-1).transpose(1, 2) @ a.mul_(k)
             to_down += torch.cat((second, third), dim=-1).transpose(1, 2) @ b.mul_(k)
-            # In front c is zero; behind, the depth does not change and c falls as z grows.
-            hidden = c > 0.0
-            c_k = k.mul_(c)
-            to_z = torch.where(hidden, c_k * -behind, to_z)
+            if c is not None:
+                # In front c is zero; behind, the depth does not change and c falls as z grows.
+                c_k = k.mul_(c)
+                to_z = torch.where(c > 0.0, c_k * -behind, to_z)
+                to_behind += (c_k * c).sum(1, keepdim=True) / behind
             to_X += third.transpose(1, 2) @ to_z
-            to_behind += (c_k * c).sum(1, keepdim=True) / behind
         return to_across, to_down, to_X, to_behind, to_delta, None, None

@@ -27,6 +27,7 @@ from training.nets.pnp_layer import LayerOptions, Status
 from training.nets.resnet import ResNet
 from training.recipe import Recipe, load_recipe
 from training.steps.feed import Batches, dense_labels, loader
+from training.synth.background import Backgrounds
 from training.synth.dataset import Dataset
 
 TINY = Path(__file__).parents[2] / 'config' / 'recipes' / 'tiny.toml'
@@ -127,8 +128,10 @@ def bundle(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('dense_bundle')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('POSE_NODE_CACHE', str(folder / 'cache'))
+        patch.setattr(Backgrounds.__init__, '__defaults__', (None, 8))
         out = folder / 'bundle'
-        assert main(['all', str(recipe.path), '--out', str(out), '--threads', '1']) == 0
+        work = ['--threads', '1', '--workers', '0']
+        assert main(['all', str(recipe.path), '--out', str(out), *work]) == 0
     return out
 
 

@@ -237,9 +237,10 @@ def _look(
 
 
 def _positive(values: np.ndarray) -> np.ndarray:
-    """(N, pixels) float32 with zeros for what is below, in place; numpy takes four times as long
-    against a scalar.
+    """(N, pixels) float32 with zeros for what is below, in place where rows lie one after another
+    (maps from torch may not); numpy takes four times as long against a scalar.
     """
+    values = np.ascontiguousarray(values)
     if values.size:
         cv2.threshold(values, 0.0, 0.0, cv2.THRESH_TOZERO, dst=values)
     return values

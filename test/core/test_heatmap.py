@@ -252,6 +252,15 @@ def test_wrong_input_is_refused_with_a_sentence():
         encode(np.zeros(3), SIZE, 1.0)
 
 
+def test_the_order_in_memory_does_not_matter(rng):
+    """Torch may hand out maps whose channels lie together."""
+    maps = encode(rng.uniform(5.0, 40.0, (7, 2)), SIZE, 1.5)
+    mixed = np.ascontiguousarray(maps.transpose(1, 2, 0)).transpose(2, 0, 1)
+    assert not mixed.flags.c_contiguous
+    for plain, other in zip(vars(decode(maps, 1.5)).values(), vars(decode(mixed, 1.5)).values()):
+        np.testing.assert_array_equal(plain, other)
+
+
 def test_inputs_stay_as_they_were(rng):
     maps = rng.random((2, 16, 16), dtype=np.float32)
     copy = maps.copy()

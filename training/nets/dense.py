@@ -70,13 +70,14 @@ class DenseUNet(PoseNetwork):
             nn.Conv2d(56, 56, 3, padding=1, bias=False), nn.BatchNorm2d(56), nn.ReLU(inplace=True)
         )
         self.dense = nn.Conv2d(56, self.objects * CHANNELS, 1)
-        self.scale = nn.Linear(deepest, self.objects * 2)
+        # A convolution: TensorRT has no matrix product in float32 for every GPU.
+        self.scale = nn.Conv2d(deepest, self.objects * 2, 1)
         with torch.no_grad():
             # Even weights at first, of a scale that does not hang on the picture.
             self.dense.weight.unflatten(0, (self.objects, CHANNELS))[:, 3:] = 0.0
             self.dense.bias.zero_()  # type: ignore[union-attr]
             self.scale.weight.zero_()
-            self.scale.bias.fill_(_FIRST_LOG_SCALE)
+            self.scale.bias.fill_(_FIRST_LOG_SCALE)  # type: ignore[union-attr]
         if self.objects > 1:
             self.mark = nn.Parameter(torch.zeros(self.objects, deepest, 1, 1))
         self.register_buffer('middle_obj', bounds_obj.mean(1).float(), persistent=False)
@@ -90,7 +91,7 @@ class DenseUNet(PoseNetwork):
         several = index is not None and self.objects > 1
         if several:
             x = x + self.mark[index]
-        log_scale = self.scale(x.mean(dim=(2, 3)))
+        log_scale = self.scale(x.mean(dim=(2, 3), keepdim=True)).flatten(1)
         for scale, skip in zip((16, 8, 4)[-self.ups :], reversed(skips), strict=True):
             x = getattr(self, f'up{scale}')(x, skip)
         x = self.refine(x)

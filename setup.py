@@ -45,7 +45,11 @@ setup(
         'rich>=12,<16',
         'PyYAML>=5.4,<7',
     ],
-    extras_require={'openvino': ['openvino>=2025,<2027']},
+    # TensorRT itself comes with JetPack, or from NVIDIA.
+    extras_require={
+        'openvino': ['openvino>=2025,<2027'],
+        'tensorrt': ['cuda-python>=12,<14', 'onnx>=1.15,<2'],
+    },
     zip_safe=True,
     entry_points={
         'console_scripts': [

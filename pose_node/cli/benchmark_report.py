@@ -79,7 +79,7 @@ def _summary(run: dict[str, Any]) -> list[str]:
         f'pictures a second: {rates}',
         f'process start to first pose: {starts} s (opening the networks: {run["open_s"]:.2f} s)',
         f'memory: {memory["opened"]:.0f} MB for the networks, {memory["process"]:.0f} MB in all',
-        f'energy: {"; ".join(joules) or "not measured"} ({run["energy"]})',
+        f'energy: {"; ".join(joules)} ({run["energy"]})' if joules else f'energy: {run["energy"]}',
     ]
 
 
@@ -110,17 +110,18 @@ def _curve(axis: str, rows: list[dict[str, float]]) -> str:
     plot.line(xs, sums, 'even')
     plot.line(xs, parts, 'one')
     titles = [f'{x:g}: {y:.2f} ms' for x, y in zip(xs, sums)]
-    plot.dots(xs, sums, ['good'] * len(xs), titles)
+    plot.dots(xs, sums, ['even'] * len(xs), titles)
     plot.dots(
-        xs, parts, ['hidden'] * len(xs), [f'{x:g}: {part} {y:.2f} ms' for x, y in zip(xs, parts)]
+        xs, parts, ['one'] * len(xs), [f'{x:g}: {part} {y:.2f} ms' for x, y in zip(xs, parts)]
     )
-    keys = (('good', 'all'), ('hidden', part))
+    keys = (('even', 'all'), ('one', part))
     legend = ''.join(f'<span><i class="{kind}"></i>{name}</span>' for kind, name in keys)
     return f'<div>{plot.svg(f"milliseconds over {label}")}<p class="legend">{legend}</p></div>'
 
 
 def _name(run: dict[str, Any]) -> str:
-    return f'{run["backend"]}, {run["threads"] or "its own number of"} threads'
+    threads = run['threads'] or 'its own number of'
+    return f'{run["backend"]}, {threads} thread{"" if threads == 1 else "s"}'
 
 
 def _by(size: tuple[int, int]) -> str:

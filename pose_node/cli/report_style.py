@@ -53,6 +53,8 @@ rect.seen { fill:var(--hidden); opacity:.75 } rect.shade { fill:var(--shade) }
 i.good { background:var(--good) } i.warn { background:var(--warn) }
 i.bad { background:var(--bad) } i.missed { background:var(--missed) }
 i.hidden { background:var(--hidden) } i.empty { background:var(--empty) }
+circle.even { fill:var(--ink) } circle.one { fill:var(--blue) }
+i.even { background:var(--ink) } i.one { background:var(--blue) }
 .pair { display:grid; gap:20px;
   grid-template-columns:repeat(auto-fit, minmax(min(100%, 380px), 1fr)) }
 table { width:100%; border-collapse:collapse; font-variant-numeric:tabular-nums }
@@ -63,7 +65,7 @@ tbody tr:last-child td { border-bottom:0 }
 .n { text-align:right; white-space:nowrap } .wide { width:40%; padding-left:12px }
 .share { height:9px; border-radius:3px; background:var(--blue); opacity:.8 }
 .nothing { margin:0; padding:18px; border-radius:10px; background:var(--shade) }
-.chart + .chart table { margin-top:14px }
+.chart + .chart table { margin-top:14px } .pair .chart + .chart table { margin-top:0 }
 .pictures { display:grid; gap:18px;
   grid-template-columns:repeat(auto-fill, minmax(min(100%, 300px), 1fr)) }
 figure { margin:0 } img { display:block; width:100%; border-radius:10px }

@@ -253,14 +253,14 @@ def _estimate(
     camera: Camera,
 ) -> PoseEstimate:
     off_px = camera.project(np.asarray(points_obj) @ fit.R.T + fit.t) - points_px
-    inliers = np.zeros(len(points_obj), bool)
-    inliers[usable[fit.inliers]] = True
-    sum_squared = float(np.square(off_px[inliers]).sum())
+    inliers, chosen = np.zeros(len(points_obj), bool), usable[fit.inliers]
+    inliers[chosen] = True
+    sum_squared = float(np.square(off_px[chosen]).sum())
     return PoseEstimate(
         T_cam_obj=make_pose(fit.R, fit.t),
         covariance=fit.covariance,
         inliers=inliers,
-        reprojection_rms_px=math.sqrt(sum_squared / len(usable[fit.inliers])),
+        reprojection_rms_px=math.sqrt(sum_squared / len(chosen)),
         status=PnpStatus.AMBIGUOUS if rivals else PnpStatus.OK,
         residuals_px=off_px,
         T_cam_obj_other=make_pose(rivals[0].R, rivals[0].t) if rivals else None,

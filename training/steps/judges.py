@@ -29,7 +29,7 @@ class Verdict:
     estimate: PoseEstimate
     confidences: np.ndarray  # (P,) of the points that were found
     inliers: np.ndarray  # (P,) bool
-    residuals_px: np.ndarray  # (P, 2), infinite without a pose
+    residuals_px: np.ndarray  # (P, 2), of the inliers at least
     covariances_px: np.ndarray  # (P, 2, 2)
     keypoint_px: np.ndarray  # (K,) how far the object's keypoints are from the truth
 
@@ -90,8 +90,7 @@ class HeatmapJudge:
         residuals_px = np.full(answer.points_px.shape, np.inf)
         if answer.estimate.ok:
             inliers[found.counts] = answer.estimate.inliers
-            seen_px = answer.camera.project(apply(answer.estimate.T_cam_obj, thing.keypoints_obj))
-            residuals_px = seen_px - answer.points_px
+            residuals_px[found.counts] = answer.estimate.residuals_px
         return Verdict(
             answer.estimate,
             found.confidences,
@@ -140,7 +139,7 @@ class DenseJudge:
             estimate,
             points.weights.mean(axis=1),
             estimate.inliers,
-            camera.project(apply(estimate.T_cam_obj, points.points_obj)) - points_px,
+            estimate.residuals_px,
             covariances_px,
             np.linalg.norm(keypoints_px - view.keypoints_px, axis=1),
         )

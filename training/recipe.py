@@ -47,6 +47,8 @@ class FitOptions:
     # 'dense' gives coordinates and weights for every pixel and is taught through the pose.
     network: str = 'lite0'
     coordinates: float = 1.0  # what the coordinates' own loss counts for 'dense'; 0: the pose's do
+    # false: coordinates and a mask are all that 'dense' is taught, and PnP comes afterwards.
+    end_to_end: bool = True
     weights: Path | None = None  # torchvision's ResNet-34 for 'unet'; else it begins at random
     epoch: int = 32_000  # samples; by epochs the rate and the loss of 'unet' change
     # Its labels: the 'projection' of the keypoints, hidden or not, or the 'nearest' surface in
@@ -60,6 +62,11 @@ class FitOptions:
             raise PoseNodeError(f"precision is {self.precision!r}, wanted 'fp32' or 'bf16'")
         if self.network not in ('lite0', 'unet', 'dense'):
             raise PoseNodeError(f"network is {self.network!r}, wanted 'lite0', 'unet' or 'dense'")
+        if not self.end_to_end and not self.surface:
+            raise PoseNodeError(
+                'end_to_end is false, so that nothing but coordinates is taught: let network be '
+                "'dense' and coordinates more than 0"
+            )
         if self.annotation not in ('projection', 'nearest'):
             raise PoseNodeError(
                 f"annotation is {self.annotation!r}, wanted 'projection' or 'nearest'"

@@ -4,7 +4,8 @@ EPro-PnP, version 2: Chen et al., T-PAMI 2024).
 Every map pixel gets three coordinates of the object, in its box's units, and two weights: a
 softmax over the pixels, times a scale for each of x and y that the whole crop decides. The pose's
 likelihood follows from all pixels; a random part of them is looked at in a step. Where renders
-tell the coordinates, they are taught too, or they begin at random and the pose alone must do.
+tell the coordinates, they are taught too, or they begin at random and the pose alone must do. The
+other way about, as CDPN had it, coordinates and a mask are all that is taught (`end_to_end` off).
 
 Where we differ: the encoder and decoder are those of the heatmap network, so that either may start
 from the other; coordinates of symmetric objects are taught for one pose (the canonical one), but
@@ -39,7 +40,8 @@ class DenseUNet(PoseNetwork):
     """Picture (N, 3, h, w) normalised -> maps (N, 5, h / 4, w / 4) and log scales (N, 2).
 
     bounds_obj (objects, 2, 3), m: the boxes that coordinates are in units of. coordinates: what
-    their own loss counts; 0 asks for no labels.
+    their own loss counts; 0 asks for no labels. end_to_end: whether the pose teaches at all; where
+    it does not, the weights are the probability that a pixel shows the object.
     """
 
     per_object = ('dense.weight', 'dense.bias', 'scale.weight', 'scale.bias', 'mark')
@@ -53,10 +55,12 @@ class DenseUNet(PoseNetwork):
         *,
         encoder: Lite0 | ResNet,
         coordinates: float = 1.0,
+        end_to_end: bool = True,
         layer: LayerOptions | None = None,
     ):
         super().__init__()
         self.objects, self.coordinates = len(bounds_obj), coordinates
+        self.end_to_end = end_to_end
         lite = isinstance(encoder, Lite0)
         self.mean, self.std = (MEAN, STD) if lite else (RESNET_MEAN, RESNET_STD)
         self.encoder = encoder
@@ -112,7 +116,8 @@ class DenseUNet(PoseNetwork):
     def maps(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         """(N, 5, h / 4, w / 4): coordinates in the box's units, weights in 1 / px of the input."""
         maps, log_scale, _ = self(x, index)
-        return torch.cat((maps[:, :3], weights(maps, log_scale)), dim=1)
+        worth = weights(maps, log_scale) if self.end_to_end else maps[:, 3:].sigmoid()
+        return torch.cat((maps[:, :3], worth), dim=1)
 
     def loss(self, outputs: tuple[Tensor, Tensor, Tensor], labels: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
         """labels: present (N,) bool, K (N, 3, 3), T_cam_obj (N, M, 4, 4), surface (N, 3, h, w) in
@@ -120,6 +125,25 @@ class DenseUNet(PoseNetwork):
         """
         maps, log_scale, index = outputs
         present, K, T_cam_obj, surface = labels
+        loss = maps.new_zeros(())
+        if self.end_to_end:
+            loss = self._pose_loss(maps, log_scale, index, (present, K, T_cam_obj))
+        if self.coordinates:
+            middle, half = self.middle_obj[index], self.half_obj[index]
+            wanted = (surface - middle[:, :, None, None]) / half[:, :, None, None]
+            known = surface.isfinite()
+            off = torch.where(known, maps[:, :3] - wanted.nan_to_num(), 0.0).abs()
+            loss = loss + self.coordinates * off.sum() / known.sum().clamp(min=1)
+            if not self.end_to_end:
+                mask = known[:, :1].expand(-1, 2, -1, -1).to(maps.dtype)
+                loss = loss + F.binary_cross_entropy_with_logits(maps[:, 3:], mask)
+        return loss
+
+    def _pose_loss(
+        self, maps: Tensor, log_scale: Tensor, index: Tensor, truth: Sequence[Tensor]
+    ) -> Tensor:
+        """Of a random part of the pixels; truth: present, K, T_cam_obj."""
+        present, K, T_cam_obj = truth
         middle, half = self.middle_obj[index], self.half_obj[index]
         points_obj = middle[:, None] + half[:, None] * maps[:, :3].flatten(2).mT
         points_px = pixels(maps).expand(len(maps), -1, -1)
@@ -128,13 +152,7 @@ class DenseUNet(PoseNetwork):
         )
         found = self.layer(*chosen, K, T_cam_obj, log_scale.exp(), wanted=present)
         loss = _DIVERGENCE * found.divergence + _ROTATION * found.rotation
-        loss = loss + _TRANSLATION * found.translation
-        if self.coordinates:
-            wanted = (surface - middle[:, :, None, None]) / half[:, :, None, None]
-            known = surface.isfinite()
-            off = torch.where(known, maps[:, :3] - wanted.nan_to_num(), 0.0).abs()
-            loss = loss + self.coordinates * off.sum() / known.sum().clamp(min=1)
-        return loss
+        return loss + _TRANSLATION * found.translation
 
 
 def weights(maps: Tensor, log_scale: Tensor) -> Tensor:

@@ -120,7 +120,9 @@ def _dense(recipe: Recipe, *, pretrained: bool) -> DenseUNet:
     meshes = [load_mesh(each.mesh, each.mesh_unit_m) for each in recipe.objects]
     # As the bundle will say them.
     bounds = torch.from_numpy(np.stack([mesh.bounds_m.round(6) for mesh in meshes]))
-    return DenseUNet(bounds, encoder=encoder, coordinates=options.coordinates)
+    return DenseUNet(
+        bounds, encoder=encoder, coordinates=options.coordinates, end_to_end=options.end_to_end
+    )
 
 
 def pose_network(recipe: Recipe) -> PoseNetwork:

@@ -122,6 +122,30 @@ def test_every_weight_has_a_gradient_and_what_is_absent_has_none(recipe: Recipe)
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
+def test_coordinates_and_a_mask_alone(recipe: Recipe) -> None:
+    """Without a pose loss: nothing of K and the poses matters, and a pixel weighs what its share
+    of being the object's is.
+    """
+    torch.manual_seed(0)
+    network = DenseUNet(bounds(), encoder=Lite0(), end_to_end=False).train(False)
+    _, thing, present, K, T, surface = next(iter(loader(Batches(recipe, 'pose', 0, 1), 0)))
+    outputs = network(torch.randn(2, 3, 64, 64), thing[:2])
+    labels = present[:2], K[:2], T[:2], surface[:2]
+    loss = network.loss(outputs, labels)
+    other = torch.full_like(K[:2], torch.nan), T[:2] * 2.0
+    nowhere = network.loss(outputs, (present[:2], *other, surface[:2]))
+    assert loss == nowhere
+    maps, log_scale, index = outputs
+    known = surface[:2].isfinite()
+    middle, half = (x[index][:, :, None, None] for x in (network.middle_obj, network.half_obj))
+    exact = torch.where(known, (surface[:2] - middle) / half, maps[:, :3])
+    sure = torch.where(known[:, :2], 20.0, -20.0)
+    right = network.loss((torch.cat((exact, sure), 1), log_scale, index), labels)
+    assert right < 1e-6 and loss > 0.1
+    worth = network.maps(torch.randn(1, 3, 64, 64))[:, 3:]
+    assert 0.0 < worth.min() and worth.max() < 1.0
+
+
 @pytest.fixture(scope='module')
 def bundle(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few steps, calibrated and exported."""

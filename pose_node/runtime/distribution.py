@@ -104,6 +104,24 @@ def answers(pose: ObjectPose) -> list[tuple[np.ndarray, np.ndarray, float]]:
     ]
 
 
+def readings(pose: ObjectPose) -> list[ObjectPose]:
+    """What a measured pose may be: one for each of its answers, its own first."""
+    if pose.distribution is None:
+        return [pose]
+    known = pose.distribution.hypotheses
+    return [
+        replace(
+            pose,
+            T_cam_obj=each.T_cam_obj,
+            covariance=each.covariance,
+            distribution=replace(
+                pose.distribution, hypotheses=(each, *known[:k], *known[k + 1 :])
+            ),
+        )
+        for k, each in enumerate(known)
+    ]
+
+
 def _different(optima: tuple[np.ndarray, ...], symmetries: Symmetries) -> tuple[np.ndarray, ...]:
     """Poses that look the same are one answer: its first stands for all."""
     found: list[np.ndarray] = []

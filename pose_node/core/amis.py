@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .geometry import exp_so3, log_so3, make_pose
-from .refine import Problem, linearise, squared_residuals
+from .geometry import log_so3, make_pose
+from .refine import Problem, linearise
 
 if TYPE_CHECKING:
     from .camera import Camera
@@ -29,6 +30,10 @@ _DISPERSION = 1e-3  # how much of a ball the angular Gaussian always has
 _PRIOR_SAMPLES = 4.0  # effective samples that the first proposal is worth in a fit
 _TYLER_STEPS = 3
 _WORST = 1e6  # sigmas of a point that is not in front of the camera
+_NEAREST_M = 1e-6
+# Residuals computed together: they stay in the cache, and products are too small for BLAS to share
+# them out to threads, which on a busy machine costs more than it gains.
+_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ def sample_poses(
     problem = _problem(points_obj, points_px, covariances_px, camera)
     if len(problem) == 0 or not len(optima):
         return None
+    forms = _forms(problem)
     centres = np.stack([np.asarray(T, dtype=np.float64) for T in optima])
     first = [_laplace(problem, T, covariance_scale, options.kernel_sigmas) for T in centres]
     each = max(1, options.samples // (options.rounds * len(centres)))
@@ -96,24 +102,24 @@ def sample_poses(
     for _ in range(options.rounds):
         new_t, new_q = (np.concatenate(x) for x in zip(*(c.draw(each, rng) for c in current)))
         t, q = np.concatenate((t, new_t)), np.concatenate((q, new_q))
-        costs = np.append(costs, _costs(problem, new_t, new_q, options) / covariance_scale)
+        new_costs = _costs(forms, new_t, new_q, options.kernel_sigmas) / covariance_scale
+        costs = np.append(costs, new_costs)
         proposals += current
-        log_mixture = _log_mean(np.stack([p.log_density(t, q) for p in proposals]))
-        log_weights = -costs - log_mixture
+        log_densities = np.stack([p.log_density(t, q) for p in proposals])
+        log_weights = -costs - _log_mean(log_densities)
         top = log_weights.max()
         if not np.isfinite(top):
             return None
         weights = np.exp(log_weights - top)
         log_normaliser = float(top + np.log(weights.mean()))
         weights /= weights.sum()
-        answers = np.stack([c.log_density(t, q) for c in current])
+        answers = log_densities[-len(current) :]
         answers = np.exp(answers - np.logaddexp.reduce(answers, axis=0))
         current = [
             _fitted(c, f, t, q, weights * answer) for c, f, answer in zip(current, first, answers)
         ]
-    T_cam_obj = make_pose(_matrices(q), t)
-    hypotheses = _hypotheses(T_cam_obj, weights, centres, options.least_share)
-    return PoseCloud(T_cam_obj, weights, log_normaliser, hypotheses)
+    hypotheses = _hypotheses(t, q, weights, centres, options.least_share)
+    return PoseCloud(make_pose(_matrices(q), t), weights, log_normaliser, hypotheses)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,22 +130,32 @@ class _Proposal:
     scale: np.ndarray  # (3, 3)
     turns: np.ndarray  # (4, 4)
 
+    @cached_property
+    def factors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower Cholesky factors of scale and turns."""
+        return np.linalg.cholesky(self.scale), np.linalg.cholesky(self.turns)
+
+    @cached_property
+    def whitening(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """The factors' inverses, and the logarithm of the factors' determinants."""
+        place, turn = self.factors
+        sizes = np.log(place.diagonal()).sum() + np.log(turn.diagonal()).sum()
+        return np.linalg.inv(place), np.linalg.inv(turn), float(sizes)
+
     def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        place, turn = self.factors
         width = np.sqrt(_FREEDOM / rng.chisquare(_FREEDOM, (count, 1)))
-        t = self.mean + width * rng.standard_normal((count, 3)) @ np.linalg.cholesky(self.scale).T
-        q = rng.standard_normal((count, 4)) @ np.linalg.cholesky(self.turns).T
+        t = self.mean + width * rng.standard_normal((count, 3)) @ place.T
+        q = rng.standard_normal((count, 4)) @ turn.T
         return t, q / np.linalg.norm(q, axis=1, keepdims=True)
 
     def log_density(self, t: np.ndarray, q: np.ndarray) -> np.ndarray:
         """(S,), over orientations of mass one."""
-        off = t - self.mean
-        square = np.einsum('si,si->s', off, np.linalg.solve(self.scale, off.T).T)
+        place, turn, sizes = self.whitening
         half = 0.5 * (_FREEDOM + 3.0)
         norm = math.lgamma(half) - math.lgamma(0.5 * _FREEDOM) - 1.5 * math.log(_FREEDOM * math.pi)
-        position = norm - half * np.log1p(square / _FREEDOM)
-        angular = -2.0 * np.log(np.einsum('si,si->s', q, np.linalg.solve(self.turns, q.T).T))
-        sizes = np.linalg.slogdet(self.scale)[1] + np.linalg.slogdet(self.turns)[1]
-        return position + angular - 0.5 * sizes
+        position = norm - half * np.log1p(_squares((t - self.mean) @ place.T) / _FREEDOM)
+        return position - 2.0 * np.log(_squares(q @ turn.T)) - sizes
 
 
 def _problem(
@@ -158,11 +174,40 @@ def _problem(
     )
 
 
-def _costs(problem: Problem, t: np.ndarray, q: np.ndarray, options: AmisOptions) -> np.ndarray:
+def _forms(problem: Problem) -> np.ndarray:
+    """(3, 12, N): what a pose, its three rows [R | t] one after the other, is multiplied by to be
+    the whitened residuals in x and y, times the depth, and the depth.
+    """
+    points = np.concatenate((problem.points_obj, np.ones((1, len(problem)))))
+    columns, seen = problem.columns, problem.whitened_xy
+    forms = np.zeros((3, 3, 4, len(problem)))
+    forms[:2, :2] = columns.swapaxes(0, 1)[:, :, None] * points
+    forms[:2, 2] = -seen[:, None] * points
+    forms[2, 2] = points
+    return forms.reshape(3, 12, -1)
+
+
+def _costs(forms: np.ndarray, t: np.ndarray, q: np.ndarray, kernel: float) -> np.ndarray:
     """(S,)."""
-    s = np.sqrt(np.minimum(squared_residuals(problem, _matrices(q), t), _WORST**2))
-    most = np.minimum(s, options.kernel_sigmas)
-    return np.asarray(np.sum(most * (s - 0.5 * most), axis=-1))
+    rows = np.concatenate((_matrices(q), t[:, :, None]), axis=2).reshape(-1, 12)
+    step = max(1, _AT_ONCE // forms.shape[-1])
+    parts = [rows[i : i + step] for i in range(0, len(rows), step)]
+    return np.concatenate([_costs_of(forms, part, kernel) for part in parts])
+
+
+def _costs_of(forms: np.ndarray, rows: np.ndarray, kernel: float) -> np.ndarray:
+    x, y, z = (rows @ form for form in forms)
+    hidden = z <= _NEAREST_M
+    x *= x
+    y *= y
+    x += y
+    s = np.sqrt(x, out=x)
+    s /= np.maximum(z, _NEAREST_M, out=z)
+    s[hidden] = _WORST
+    np.minimum(s, _WORST, out=s)
+    most = np.minimum(s, kernel, out=y)
+    s -= 0.5 * most
+    return np.einsum('sn,sn->s', most, s)
 
 
 def _laplace(problem: Problem, T: np.ndarray, scale: float, kernel: float) -> _Proposal:
@@ -197,7 +242,7 @@ def _fitted(
     turns = np.eye(4) / 4.0
     prior = first.turns / np.trace(first.turns)
     for _ in range(_TYLER_STEPS):
-        u = w / np.einsum('si,si->s', q, np.linalg.solve(turns, q.T).T)
+        u = w / _squares(q @ np.linalg.inv(np.linalg.cholesky(turns)).T)
         matrix = (q * u[:, None]).T @ q
         turns = _ball(share * matrix / np.trace(matrix) + (1.0 - share) * prior)
     return _Proposal(mean, _rounded(scale), turns)
@@ -221,25 +266,29 @@ def _log_mean(values: np.ndarray) -> np.ndarray:
 
 
 def _hypotheses(
-    T: np.ndarray, weights: np.ndarray, centres: np.ndarray, least_share: float
+    t: np.ndarray, q: np.ndarray, weights: np.ndarray, centres: np.ndarray, least_share: float
 ) -> tuple[Hypothesis, ...]:
     """Samples fall to the optimum that they are turned least against."""
-    turned = [log_so3(centre[:3, :3].T @ T[:, :3, :3]) for centre in centres]
-    nearest = np.stack([np.linalg.norm(each, axis=1) for each in turned]).argmin(axis=0)
+    nearest = np.abs(q @ _quaternions(centres[:, :3, :3]).T).argmax(axis=1)
     found = []
-    for k, centre in enumerate(centres):
+    for k in range(len(centres)):
         own = nearest == k
         share = float(weights[own].sum())
         if share < least_share:
             continue
-        w = weights[own] / share
-        t = w @ T[own, :3, 3]
-        R = centre[:3, :3]
-        for _ in range(3):  # the mean rotation, by its own tangent
-            R = exp_so3(w @ log_so3(T[own, :3, :3] @ R.T)) @ R
-        off = np.hstack((T[own, :3, 3] - t, log_so3(T[own, :3, :3] @ R.T)))
-        found.append(Hypothesis(make_pose(R, t), (off * w[:, None]).T @ off, share))
+        w, places, turns = weights[own] / share, t[own], q[own]
+        place = w @ places
+        # The mean of rotations: Markley et al., "Averaging quaternions", 2007.
+        mean = np.linalg.eigh((turns * w[:, None]).T @ turns)[1][:, -1]
+        R = _matrices(mean[None])[0]
+        off = np.hstack((places - place, log_so3(_matrices(turns) @ R.T)))
+        found.append(Hypothesis(make_pose(R, place), (off * w[:, None]).T @ off, share))
     return tuple(sorted(found, key=lambda each: -each.share))
+
+
+def _squares(rows: np.ndarray) -> np.ndarray:
+    """(S, n) -> (S,), the squared lengths."""
+    return np.einsum('si,si->s', rows, rows)
 
 
 def _quaternions(R: np.ndarray) -> np.ndarray:

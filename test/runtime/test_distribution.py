@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from known_bundle import OBJECT, draw_scene, make_bundle
@@ -9,10 +11,12 @@ from known_bundle import OBJECT, draw_scene, make_bundle
 from pose_node.core.camera import Camera
 from pose_node.core.geometry import angle_between, exp_so3, inverse, log_so3, make_pose
 from pose_node.core.pnp import PnpStatus, refine_pose
-from pose_node.runtime.distribution import CLOUD_POSES, answers
+from pose_node.core.symmetry import Symmetries
+from pose_node.runtime.distribution import CLOUD_POSES, Likelihood, answers, sampled
 from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 from pose_node.runtime.preprocess import Region
 from pose_node.runtime.readers import DenseReader, HeatmapReader, Sight
+from pose_node.runtime.results import ObjectPose, nothing
 
 CAMERA = Camera(np.array([[600.0, 0, 320], [0, 600.0, 240], [0, 0, 1]]), (640, 480))
 PICTURE = np.full((480, 640, 3), 96, np.uint8)
@@ -168,3 +172,47 @@ def test_it_moves_with_its_frame(rng, seeing):
         assert new.share == old.share
     back = moved.moved(inverse(T))
     np.testing.assert_allclose(back.T_cam_obj, pose.distribution.T_cam_obj, atol=1e-12)
+
+
+def told(points: Sight, optima: tuple[np.ndarray, ...]) -> ObjectPose:
+    """A pose that has a likelihood and is not sampled."""
+    likelihood = Likelihood(
+        points.points_obj, points.points_px, points.covariances_px, optima, 2.5
+    )
+    return replace(
+        nothing(HERE[0], 4), T_cam_obj=optima[0], covariance=np.eye(6), likelihood=likelihood
+    )
+
+
+def test_equal_poses_are_one_answer(rng, seeing):
+    """Of a thing that looks the same after the turn from one answer to the other."""
+    (pose,) = seeing(HeatmapReader, plate(rng))(PICTURE, CAMERA, regions=HERE).poses
+    first, other = pose.likelihood.optima
+    turn = inverse(first) @ other
+    same = sampled(pose, CAMERA, Symmetries(np.stack((turn, inverse(turn)))), 5)
+    (only,) = same.distribution.hypotheses
+    assert only.share == pytest.approx(1.0)
+    assert len(sampled(pose, CAMERA, Symmetries.none(), 5).distribution.hypotheses) == 2
+
+
+@pytest.mark.parametrize('sigma_px', [1e-9, 1e-3, 1e3, 1e9])
+@pytest.mark.parametrize('kind', ['four', 'line', 'one place', 'far', 'behind', 'nan', 'none'])
+def test_what_cannot_be_sampled_stays_what_it_was(rng, kind, sigma_px):
+    """Never a crash, and never a pose or covariance that is no number."""
+    points = rng.uniform(-0.05, 0.05, (4 if kind == 'four' else 12, 3))
+    points[:, 1:] *= kind != 'line'
+    points *= kind != 'one place'
+    T = T_PLATE.copy()
+    T[:3, 3] *= {'far': 1e4, 'behind': -1.0}.get(kind, 1.0)
+    each = sight(points, T, sigma_px)
+    each.points_px[:] = np.nan if kind == 'nan' else np.nan_to_num(each.points_px)
+    pose = told(each, (T,))
+    if kind == 'none':
+        pose = replace(pose, likelihood=None)
+    with np.errstate(all='raise', under='ignore'):
+        found = sampled(pose, CAMERA, Symmetries.none(), 5)
+    assert np.isfinite(found.T_cam_obj).all()
+    assert (np.linalg.eigvalsh(found.covariance) > 0.0).all()
+    if kind in ('nan', 'none'):
+        assert found.distribution is None
+        np.testing.assert_array_equal(found.T_cam_obj, T)

@@ -1,8 +1,10 @@
 """A pose's distribution as weighted samples: adaptive multiple importance sampling in NumPy.
 
 The twin at run time of training/nets/epro (Chen et al., "EPro-PnP", CVPR 2022; Cornuet et al.,
-"Adaptive multiple importance sampling", 2012): a Student-t for the position and an angular central
-Gaussian for the orientation, one pair about each known optimum, fitted anew in every round. What
+"Adaptive multiple importance sampling", 2012): an angular central Gaussian for the orientation and
+a Student-t for the position, one pair about each known optimum, fitted anew in every round. Here
+the position's mean goes with the orientation, as the information at the optimum says: an object
+that turns about its middle moves its origin, and samples that do not know that are in vain. What
 it adds to a covariance is what a covariance cannot say: two answers, or tails.
 
 The likelihood is exp(-sum huber(sigmas, kernel_sigmas) / covariance_scale): of keypoints with
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -124,11 +126,13 @@ def sample_poses(
 
 @dataclass(frozen=True, eq=False)
 class _Proposal:
-    """A Student-t and an angular central Gaussian, by their factors."""
+    """An angular central Gaussian for the orientation and, given that, a Student-t."""
 
-    mean: np.ndarray
+    mean: np.ndarray  # of the position at the orientation `about`
     scale: np.ndarray  # (3, 3)
     turns: np.ndarray  # (4, 4)
+    about: np.ndarray  # (4,) quaternion
+    lever: np.ndarray  # (3, 3), what the position goes with a turn away from it, m / rad
 
     @cached_property
     def factors(self) -> tuple[np.ndarray, np.ndarray]:
@@ -147,14 +151,23 @@ class _Proposal:
         width = np.sqrt(_FREEDOM / rng.chisquare(_FREEDOM, (count, 1)))
         t = self.mean + width * rng.standard_normal((count, 3)) @ place.T
         q = rng.standard_normal((count, 4)) @ turn.T
-        return t, q / np.linalg.norm(q, axis=1, keepdims=True)
+        q /= np.linalg.norm(q, axis=1, keepdims=True)
+        return t + self.carried(q), q
+
+    def carried(self, q: np.ndarray) -> np.ndarray:
+        """(S, 3), by how much the orientations move the position: nearly linear in a small turn,
+        and nowhere large.
+        """
+        sides = np.where(q @ self.about < 0.0, -2.0, 2.0)
+        return sides[:, None] * (q @ (_tangent(self.about) @ self.lever.T))
 
     def log_density(self, t: np.ndarray, q: np.ndarray) -> np.ndarray:
         """(S,), over orientations of mass one."""
         place, turn, sizes = self.whitening
         half = 0.5 * (_FREEDOM + 3.0)
         norm = math.lgamma(half) - math.lgamma(0.5 * _FREEDOM) - 1.5 * math.log(_FREEDOM * math.pi)
-        position = norm - half * np.log1p(_squares((t - self.mean) @ place.T) / _FREEDOM)
+        off = t - self.mean - self.carried(q)
+        position = norm - half * np.log1p(_squares(off @ place.T) / _FREEDOM)
         return position - 2.0 * np.log(_squares(q @ turn.T)) - sizes
 
 
@@ -219,11 +232,14 @@ def _laplace(problem: Problem, T: np.ndarray, scale: float, kernel: float) -> _P
     unit = 1.0 / np.sqrt(np.maximum(normal.diagonal(), 1e-12))
     scaled = normal * unit[:, None] * unit + 1e-9 * np.eye(6)
     sigma = np.linalg.inv(scaled) * unit[:, None] * unit
+    # Given the orientation: an object whose origin is far from its points swings with a turn.
+    held = np.linalg.inv(scaled[:3, :3]) * unit[:3, None]
+    lever = -held @ scaled[:3, 3:] / unit[3:]
     q = _quaternions(T[None, :3, :3])[0]
-    x, y, z, w = q
-    E = np.array(((w, z, -y), (-z, w, x), (y, -x, w), (-x, -y, -z)))
+    E = _tangent(q)
     inner = sigma[3:, 3:] @ np.linalg.inv(np.eye(3) + sigma[3:, 3:])
-    return _Proposal(T[:3, 3], _rounded(sigma[:3, :3]), _ball(np.outer(q, q) + E @ inner @ E.T))
+    turns = _ball(np.outer(q, q) + E @ inner @ E.T)
+    return _Proposal(T[:3, 3], _rounded(held * unit[:3]), turns, q, lever)
 
 
 def _fitted(
@@ -236,6 +252,7 @@ def _fitted(
     w = w / total
     effective = 1.0 / np.sum(w**2)
     share = effective / (effective + _PRIOR_SAMPLES)
+    t = t - current.carried(q)
     mean = share * (w @ t) + (1.0 - share) * current.mean
     off = t - mean
     scale = share * (off * w[:, None]).T @ off + (1.0 - share) * first.scale
@@ -245,7 +262,7 @@ def _fitted(
         u = w / _squares(q @ np.linalg.inv(np.linalg.cholesky(turns)).T)
         matrix = (q * u[:, None]).T @ q
         turns = _ball(share * matrix / np.trace(matrix) + (1.0 - share) * prior)
-    return _Proposal(mean, _rounded(scale), turns)
+    return replace(current, mean=mean, scale=_rounded(scale), turns=turns)
 
 
 def _rounded(matrix: np.ndarray) -> np.ndarray:
@@ -296,6 +313,12 @@ def _quaternions(R: np.ndarray) -> np.ndarray:
     vectors = log_so3(R)
     half = 0.5 * np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.concatenate((0.5 * vectors * np.sinc(half / np.pi), np.cos(half)), axis=-1)
+
+
+def _tangent(q: np.ndarray) -> np.ndarray:
+    """(4, 3), by which a small turn moves the quaternion, twice."""
+    x, y, z, w = q
+    return np.array(((w, z, -y), (-z, w, x), (y, -x, w), (-x, -y, -z)))
 
 
 def _matrices(q: np.ndarray) -> np.ndarray:

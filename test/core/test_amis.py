@@ -90,6 +90,23 @@ def test_scale_is_the_covariances(rng) -> None:
     np.testing.assert_allclose(spreads[1] / spreads[0], 3.0, rtol=0.15)
 
 
+def test_an_origin_far_from_the_points_costs_no_samples(rng) -> None:
+    """Half a metre aside every turn moves it; the cloud is as wide as the solver says, all the
+    same.
+    """
+    points = rng.uniform(-0.08, 0.08, (20, 3)) + np.array([0.3, -0.4, 0.1])
+    R = exp_so3(rng.normal(size=3))
+    T = make_pose(R, np.array([0.0, 0.0, 0.8]) - R @ points.mean(axis=0))
+    px = CAMERA.project(points @ R.T + T[:3, 3]) + 0.5 * rng.normal(size=(20, 2))
+    covariances = np.tile(0.25 * np.eye(2), (20, 1, 1))
+    estimate = solve_pnp(points, px, covariances, CAMERA)
+    cloud = sample_poses(points, px, covariances, CAMERA, [estimate.T_cam_obj], rng)
+    assert cloud is not None and cloud.effective > 0.3 * len(cloud.weights)
+    spread = np.sqrt(np.diag(estimate.covariance))
+    (only,) = cloud.hypotheses
+    np.testing.assert_allclose(np.sqrt(np.diag(only.covariance)), spread, rtol=0.2)
+
+
 def test_nothing_to_see_is_no_cloud(rng) -> None:
     """Without usable points, without a pose to begin at, or with points that are not finite."""
     X, px, covariances, T = scene(rng, rng.uniform(-0.08, 0.08, (9, 3)), np.eye(3), 0.5)

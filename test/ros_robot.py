@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import (
+    PoseArray,
     PoseStamped,
     PoseWithCovarianceStamped,
     TwistWithCovarianceStamped,
@@ -115,6 +116,7 @@ def connected(node, peer) -> Robot:
         (PoseStamped, '/pose_node/dots/pose'),
         (PoseWithCovarianceStamped, '/pose_node/dots/pose_with_covariance'),
         (TwistWithCovarianceStamped, '/pose_node/dots/twist'),
+        (PoseArray, '/pose_node/dots/pose_cloud'),
         (MarkerArray, '/pose_node/markers'),
         (DiagnosticArray, '/diagnostics'),
         (DiagnosticArray, '/pose_node/frame_stats'),

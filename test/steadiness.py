@@ -1,6 +1,6 @@
 """What tracking does to poses: on the demo's bag against its truth, and to things that stand.
 
-python test/steadiness.py [BUNDLE]
+python test/steadiness.py [BUNDLE] [--pose-distribution amis]
 
 Without ROS: the estimator on the bag's pictures, with the node's own rules for where to look. "in
 the room": as with target_frame, the camera's way taken from the truth; "still" as the parameter.
@@ -26,7 +26,8 @@ from pose_node.ros.bagfile import BagReader
 from pose_node.ros.frames import moved
 from pose_node.ros.parameters import Parameters
 from pose_node.ros.tracking import Tracks
-from pose_node.runtime.estimator import PoseEstimator
+from pose_node.runtime.distribution import DISTRIBUTIONS
+from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 
 if TYPE_CHECKING:
     from pose_node.runtime.results import ObjectPose
@@ -131,7 +132,8 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('bundle', nargs='?', type=Path, default=CHECKOUT / 'bundles' / 'drill')
-    bundle = parser.parse_args().bundle
+    parser.add_argument('--pose-distribution', choices=DISTRIBUTIONS, default='gaussian')
+    given = parser.parse_args()
     with BagReader(CHECKOUT / 'demo' / 'drill_bag') as bag:
         frames = read_frames(bag)
         files = [message for _, message in bag.messages(['/camera/image_raw/compressed'])]
@@ -145,7 +147,8 @@ def main() -> None:
         for file in files
     ]
     film = [(frame.stamp_ns, picture) for frame, picture in zip(frames, pictures, strict=True)]
-    with PoseEstimator(bundle) as estimator:
+    options = EstimatorOptions(distribution=given.pose_distribution)
+    with PoseEstimator(given.bundle, options=options) as estimator:
         mesh = estimator.bundle.objects[0].mesh
         assert mesh is not None
         vertices_m = read_ply(estimator.bundle.read(mesh)).vertices

@@ -15,6 +15,7 @@ import yaml
 
 from pose_node.core.camera import Camera
 from pose_node.core.errors import PoseNodeError
+from pose_node.runtime.distribution import DISTRIBUTIONS, answers
 from pose_node.runtime.draw import draw
 from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 from pose_node.runtime.preprocess import Region
@@ -36,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--out', type=Path, default=Path('out/run'), help='folder (out/run)')
     parser.add_argument('--min-score', type=float, default=EstimatorOptions.min_score)
+    parser.add_argument(
+        '--pose-distribution',
+        choices=DISTRIBUTIONS,
+        default=EstimatorOptions.distribution,
+        help='amis: poses.jsonl has every answer of the samples, too (%(default)s)',
+    )
     parser.add_argument('--show', action='store_true', help='a window, where there is a display')
 
 
@@ -43,7 +50,9 @@ def run(options: argparse.Namespace) -> int:
     """Write overlays and poses.jsonl into --out; print a line for every picture."""
     options.out.mkdir(parents=True, exist_ok=True)
     found = 0
-    estimator_options = EstimatorOptions(min_score=options.min_score)
+    estimator_options = EstimatorOptions(
+        min_score=options.min_score, distribution=options.pose_distribution
+    )
     with (
         PoseEstimator(options.bundle, options=estimator_options) as estimator,
         (options.out / 'poses.jsonl').open('w', encoding='utf-8') as lines,
@@ -135,16 +144,25 @@ def read_calibration(path: Path, size: tuple[int, int]) -> Camera:
 
 
 def as_data(result: FrameResult) -> list[dict[str, Any]]:
-    """The poses as JSON: metres, rows of T_cam_obj, covariance (x, y, z, rx, ry, rz)."""
+    """The poses as JSON: metres, rows of T_cam_obj, covariance (x, y, z, rx, ry, rz); `answers`,
+    the pose's own first, where its distribution was asked for.
+    """
     return [
         {
             'object': pose.object,
-            'score': pose.score,
-            'T_cam_obj': pose.T_cam_obj.tolist(),
-            'covariance': pose.covariance.tolist(),
+            **_as_data(pose.T_cam_obj, pose.covariance, pose.score),
+            **({'answers': [_as_data(*a) for a in answers(pose)]} if pose.distribution else {}),
         }
         for pose in result.poses
     ]
+
+
+def _as_data(T_cam_obj: np.ndarray, covariance: np.ndarray, score: float) -> dict[str, Any]:
+    return {
+        'score': score,
+        'T_cam_obj': T_cam_obj.tolist(),
+        'covariance': covariance.tolist(),
+    }
 
 
 def sentence(result: FrameResult) -> str:

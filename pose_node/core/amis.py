@@ -1,8 +1,10 @@
 """A pose's distribution as weighted samples: adaptive multiple importance sampling in NumPy.
 
 The twin at run time of training/nets/epro (Chen et al., "EPro-PnP", CVPR 2022; Cornuet et al.,
-"Adaptive multiple importance sampling", 2012): a Student-t for the position and an angular central
-Gaussian for the orientation, one pair about each known optimum, fitted anew in every round. What
+"Adaptive multiple importance sampling", 2012): an angular central Gaussian for the orientation and
+a Student-t for the position, one pair about each known optimum, fitted anew in every round. Here
+the position's mean goes with the orientation, as the information at the optimum says: an object
+that turns about its middle moves its origin, and samples that do not know that are in vain. What
 it adds to a covariance is what a covariance cannot say: two answers, or tails.
 
 The likelihood is exp(-sum huber(sigmas, kernel_sigmas) / covariance_scale): of keypoints with
@@ -13,13 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .geometry import exp_so3, log_so3, make_pose
-from .refine import Problem, linearise, squared_residuals
+from .geometry import log_so3, make_pose
+from .refine import Problem, linearise
 
 if TYPE_CHECKING:
     from .camera import Camera
@@ -29,6 +32,10 @@ _DISPERSION = 1e-3  # how much of a ball the angular Gaussian always has
 _PRIOR_SAMPLES = 4.0  # effective samples that the first proposal is worth in a fit
 _TYLER_STEPS = 3
 _WORST = 1e6  # sigmas of a point that is not in front of the camera
+_NEAREST_M = 1e-6
+# Residuals computed together: they stay in the cache, and products are too small for BLAS to share
+# them out to threads, which on a busy machine costs more than it gains.
+_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ def sample_poses(
     problem = _problem(points_obj, points_px, covariances_px, camera)
     if len(problem) == 0 or not len(optima):
         return None
+    forms = _forms(problem)
     centres = np.stack([np.asarray(T, dtype=np.float64) for T in optima])
     first = [_laplace(problem, T, covariance_scale, options.kernel_sigmas) for T in centres]
     each = max(1, options.samples // (options.rounds * len(centres)))
@@ -96,50 +104,71 @@ def sample_poses(
     for _ in range(options.rounds):
         new_t, new_q = (np.concatenate(x) for x in zip(*(c.draw(each, rng) for c in current)))
         t, q = np.concatenate((t, new_t)), np.concatenate((q, new_q))
-        costs = np.append(costs, _costs(problem, new_t, new_q, options) / covariance_scale)
+        new_costs = _costs(forms, new_t, new_q, options.kernel_sigmas) / covariance_scale
+        costs = np.append(costs, new_costs)
         proposals += current
-        log_mixture = _log_mean(np.stack([p.log_density(t, q) for p in proposals]))
-        log_weights = -costs - log_mixture
+        log_densities = np.stack([p.log_density(t, q) for p in proposals])
+        log_weights = -costs - _log_mean(log_densities)
         top = log_weights.max()
         if not np.isfinite(top):
             return None
         weights = np.exp(log_weights - top)
         log_normaliser = float(top + np.log(weights.mean()))
         weights /= weights.sum()
-        answers = np.stack([c.log_density(t, q) for c in current])
+        answers = log_densities[-len(current) :]
         answers = np.exp(answers - np.logaddexp.reduce(answers, axis=0))
         current = [
             _fitted(c, f, t, q, weights * answer) for c, f, answer in zip(current, first, answers)
         ]
-    T_cam_obj = make_pose(_matrices(q), t)
-    hypotheses = _hypotheses(T_cam_obj, weights, centres, options.least_share)
-    return PoseCloud(T_cam_obj, weights, log_normaliser, hypotheses)
+    hypotheses = _hypotheses(t, q, weights, centres, options.least_share)
+    return PoseCloud(make_pose(_matrices(q), t), weights, log_normaliser, hypotheses)
 
 
 @dataclass(frozen=True, eq=False)
 class _Proposal:
-    """A Student-t and an angular central Gaussian, by their factors."""
+    """An angular central Gaussian for the orientation and, given that, a Student-t."""
 
-    mean: np.ndarray
+    mean: np.ndarray  # of the position at the orientation `about`
     scale: np.ndarray  # (3, 3)
     turns: np.ndarray  # (4, 4)
+    about: np.ndarray  # (4,) quaternion
+    lever: np.ndarray  # (3, 3), what the position goes with a turn away from it, m / rad
+
+    @cached_property
+    def factors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower Cholesky factors of scale and turns."""
+        return np.linalg.cholesky(self.scale), np.linalg.cholesky(self.turns)
+
+    @cached_property
+    def whitening(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """The factors' inverses, and the logarithm of the factors' determinants."""
+        place, turn = self.factors
+        sizes = np.log(place.diagonal()).sum() + np.log(turn.diagonal()).sum()
+        return np.linalg.inv(place), np.linalg.inv(turn), float(sizes)
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        place, turn = self.factors
         width = np.sqrt(_FREEDOM / rng.chisquare(_FREEDOM, (count, 1)))
-        t = self.mean + width * rng.standard_normal((count, 3)) @ np.linalg.cholesky(self.scale).T
-        q = rng.standard_normal((count, 4)) @ np.linalg.cholesky(self.turns).T
-        return t, q / np.linalg.norm(q, axis=1, keepdims=True)
+        t = self.mean + width * rng.standard_normal((count, 3)) @ place.T
+        q = rng.standard_normal((count, 4)) @ turn.T
+        q /= np.linalg.norm(q, axis=1, keepdims=True)
+        return t + self.carried(q), q
+
+    def carried(self, q: np.ndarray) -> np.ndarray:
+        """(S, 3), by how much the orientations move the position: nearly linear in a small turn,
+        and nowhere large.
+        """
+        sides = np.where(q @ self.about < 0.0, -2.0, 2.0)
+        return sides[:, None] * (q @ (_tangent(self.about) @ self.lever.T))
 
     def log_density(self, t: np.ndarray, q: np.ndarray) -> np.ndarray:
         """(S,), over orientations of mass one."""
-        off = t - self.mean
-        square = np.einsum('si,si->s', off, np.linalg.solve(self.scale, off.T).T)
+        place, turn, sizes = self.whitening
         half = 0.5 * (_FREEDOM + 3.0)
         norm = math.lgamma(half) - math.lgamma(0.5 * _FREEDOM) - 1.5 * math.log(_FREEDOM * math.pi)
-        position = norm - half * np.log1p(square / _FREEDOM)
-        angular = -2.0 * np.log(np.einsum('si,si->s', q, np.linalg.solve(self.turns, q.T).T))
-        sizes = np.linalg.slogdet(self.scale)[1] + np.linalg.slogdet(self.turns)[1]
-        return position + angular - 0.5 * sizes
+        off = t - self.mean - self.carried(q)
+        position = norm - half * np.log1p(_squares(off @ place.T) / _FREEDOM)
+        return position - 2.0 * np.log(_squares(q @ turn.T)) - sizes
 
 
 def _problem(
@@ -158,11 +187,40 @@ def _problem(
     )
 
 
-def _costs(problem: Problem, t: np.ndarray, q: np.ndarray, options: AmisOptions) -> np.ndarray:
+def _forms(problem: Problem) -> np.ndarray:
+    """(3, 12, N): what a pose, its three rows [R | t] one after the other, is multiplied by to be
+    the whitened residuals in x and y, times the depth, and the depth.
+    """
+    points = np.concatenate((problem.points_obj, np.ones((1, len(problem)))))
+    columns, seen = problem.columns, problem.whitened_xy
+    forms = np.zeros((3, 3, 4, len(problem)))
+    forms[:2, :2] = columns.swapaxes(0, 1)[:, :, None] * points
+    forms[:2, 2] = -seen[:, None] * points
+    forms[2, 2] = points
+    return forms.reshape(3, 12, -1)
+
+
+def _costs(forms: np.ndarray, t: np.ndarray, q: np.ndarray, kernel: float) -> np.ndarray:
     """(S,)."""
-    s = np.sqrt(np.minimum(squared_residuals(problem, _matrices(q), t), _WORST**2))
-    most = np.minimum(s, options.kernel_sigmas)
-    return np.asarray(np.sum(most * (s - 0.5 * most), axis=-1))
+    rows = np.concatenate((_matrices(q), t[:, :, None]), axis=2).reshape(-1, 12)
+    step = max(1, _AT_ONCE // forms.shape[-1])
+    parts = [rows[i : i + step] for i in range(0, len(rows), step)]
+    return np.concatenate([_costs_of(forms, part, kernel) for part in parts])
+
+
+def _costs_of(forms: np.ndarray, rows: np.ndarray, kernel: float) -> np.ndarray:
+    x, y, z = (rows @ form for form in forms)
+    hidden = z <= _NEAREST_M
+    x *= x
+    y *= y
+    x += y
+    s = np.sqrt(x, out=x)
+    s /= np.maximum(z, _NEAREST_M, out=z)
+    s[hidden] = _WORST
+    np.minimum(s, _WORST, out=s)
+    most = np.minimum(s, kernel, out=y)
+    s -= 0.5 * most
+    return np.einsum('sn,sn->s', most, s)
 
 
 def _laplace(problem: Problem, T: np.ndarray, scale: float, kernel: float) -> _Proposal:
@@ -174,11 +232,14 @@ def _laplace(problem: Problem, T: np.ndarray, scale: float, kernel: float) -> _P
     unit = 1.0 / np.sqrt(np.maximum(normal.diagonal(), 1e-12))
     scaled = normal * unit[:, None] * unit + 1e-9 * np.eye(6)
     sigma = np.linalg.inv(scaled) * unit[:, None] * unit
+    # Given the orientation: an object whose origin is far from its points swings with a turn.
+    held = np.linalg.inv(scaled[:3, :3]) * unit[:3, None]
+    lever = -held @ scaled[:3, 3:] / unit[3:]
     q = _quaternions(T[None, :3, :3])[0]
-    x, y, z, w = q
-    E = np.array(((w, z, -y), (-z, w, x), (y, -x, w), (-x, -y, -z)))
+    E = _tangent(q)
     inner = sigma[3:, 3:] @ np.linalg.inv(np.eye(3) + sigma[3:, 3:])
-    return _Proposal(T[:3, 3], _rounded(sigma[:3, :3]), _ball(np.outer(q, q) + E @ inner @ E.T))
+    turns = _ball(np.outer(q, q) + E @ inner @ E.T)
+    return _Proposal(T[:3, 3], _rounded(held * unit[:3]), turns, q, lever)
 
 
 def _fitted(
@@ -191,16 +252,17 @@ def _fitted(
     w = w / total
     effective = 1.0 / np.sum(w**2)
     share = effective / (effective + _PRIOR_SAMPLES)
+    t = t - current.carried(q)
     mean = share * (w @ t) + (1.0 - share) * current.mean
     off = t - mean
     scale = share * (off * w[:, None]).T @ off + (1.0 - share) * first.scale
     turns = np.eye(4) / 4.0
     prior = first.turns / np.trace(first.turns)
     for _ in range(_TYLER_STEPS):
-        u = w / np.einsum('si,si->s', q, np.linalg.solve(turns, q.T).T)
+        u = w / _squares(q @ np.linalg.inv(np.linalg.cholesky(turns)).T)
         matrix = (q * u[:, None]).T @ q
         turns = _ball(share * matrix / np.trace(matrix) + (1.0 - share) * prior)
-    return _Proposal(mean, _rounded(scale), turns)
+    return replace(current, mean=mean, scale=_rounded(scale), turns=turns)
 
 
 def _rounded(matrix: np.ndarray) -> np.ndarray:
@@ -221,25 +283,29 @@ def _log_mean(values: np.ndarray) -> np.ndarray:
 
 
 def _hypotheses(
-    T: np.ndarray, weights: np.ndarray, centres: np.ndarray, least_share: float
+    t: np.ndarray, q: np.ndarray, weights: np.ndarray, centres: np.ndarray, least_share: float
 ) -> tuple[Hypothesis, ...]:
     """Samples fall to the optimum that they are turned least against."""
-    turned = [log_so3(centre[:3, :3].T @ T[:, :3, :3]) for centre in centres]
-    nearest = np.stack([np.linalg.norm(each, axis=1) for each in turned]).argmin(axis=0)
+    nearest = np.abs(q @ _quaternions(centres[:, :3, :3]).T).argmax(axis=1)
     found = []
-    for k, centre in enumerate(centres):
+    for k in range(len(centres)):
         own = nearest == k
         share = float(weights[own].sum())
         if share < least_share:
             continue
-        w = weights[own] / share
-        t = w @ T[own, :3, 3]
-        R = centre[:3, :3]
-        for _ in range(3):  # the mean rotation, by its own tangent
-            R = exp_so3(w @ log_so3(T[own, :3, :3] @ R.T)) @ R
-        off = np.hstack((T[own, :3, 3] - t, log_so3(T[own, :3, :3] @ R.T)))
-        found.append(Hypothesis(make_pose(R, t), (off * w[:, None]).T @ off, share))
+        w, places, turns = weights[own] / share, t[own], q[own]
+        place = w @ places
+        # The mean of rotations: Markley et al., "Averaging quaternions", 2007.
+        mean = np.linalg.eigh((turns * w[:, None]).T @ turns)[1][:, -1]
+        R = _matrices(mean[None])[0]
+        off = np.hstack((places - place, log_so3(_matrices(turns) @ R.T)))
+        found.append(Hypothesis(make_pose(R, place), (off * w[:, None]).T @ off, share))
     return tuple(sorted(found, key=lambda each: -each.share))
+
+
+def _squares(rows: np.ndarray) -> np.ndarray:
+    """(S, n) -> (S,), the squared lengths."""
+    return np.einsum('si,si->s', rows, rows)
 
 
 def _quaternions(R: np.ndarray) -> np.ndarray:
@@ -247,6 +313,12 @@ def _quaternions(R: np.ndarray) -> np.ndarray:
     vectors = log_so3(R)
     half = 0.5 * np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.concatenate((0.5 * vectors * np.sinc(half / np.pi), np.cos(half)), axis=-1)
+
+
+def _tangent(q: np.ndarray) -> np.ndarray:
+    """(4, 3), by which a small turn moves the quaternion, twice."""
+    x, y, z, w = q
+    return np.array(((w, z, -y), (-z, w, x), (y, -x, w), (-x, -y, -z)))
 
 
 def _matrices(q: np.ndarray) -> np.ndarray:

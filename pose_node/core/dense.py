@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .pnp import PoseEstimate, solve_pnp
+from .pnp import PnpOptions, PoseEstimate, solve_pnp
 
 if TYPE_CHECKING:
     from .camera import Camera
-    from .pnp import PnpOptions
 
 KERNEL_SIGMAS = 2.5  # as PnpOptions.kernel_sigmas
 _KEPT = 0.995  # share of the squared weights that the points used have together
@@ -86,6 +85,9 @@ def solve(
     options: PnpOptions | None = None,
 ) -> PoseEstimate:
     """The pose of `correspondences`, carried to pixels of `camera`, with its true covariance."""
+    options = options or PnpOptions()
+    # Answers are compared by the likelihood they are of.
+    options = replace(options, ambiguity_cost=covariance_scale * options.ambiguity_cost)
     for wider in _WIDER:
         found = solve_pnp(points_obj, points_px, wider**2 * covariances_px, camera, options)
         if found.ok:

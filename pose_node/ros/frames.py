@@ -144,7 +144,7 @@ class TargetFrame:
 
 
 def moved(poses: Sequence[ObjectPose], T_to_from: np.ndarray) -> tuple[ObjectPose, ...]:
-    """The same poses in another frame, covariances with them."""
+    """The same poses in another frame, covariances and distributions with them."""
     if np.array_equal(T_to_from, np.eye(4)):
         return tuple(poses)
     turned = np.kron(np.eye(2), T_to_from[:3, :3])
@@ -153,6 +153,7 @@ def moved(poses: Sequence[ObjectPose], T_to_from: np.ndarray) -> tuple[ObjectPos
             pose,
             T_cam_obj=T_to_from @ pose.T_cam_obj,
             covariance=turned @ pose.covariance @ turned.T,
+            distribution=pose.distribution and pose.distribution.moved(T_to_from),
         )
         for pose in poses
     )

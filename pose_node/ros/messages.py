@@ -13,6 +13,7 @@ import numpy as np
 from geometry_msgs.msg import (
     Point,
     Pose,
+    PoseArray,
     PoseStamped,
     PoseWithCovariance,
     PoseWithCovarianceStamped,
@@ -31,12 +32,14 @@ from vision_msgs.msg import (
 
 from pose_node.core.camera import Camera
 from pose_node.core.geometry import apply, make_pose, quaternion_of
+from pose_node.runtime.distribution import answers
 from pose_node.runtime.preprocess import Region
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pose_node.core.bundle import Bundle
+    from pose_node.runtime.distribution import Distribution
     from pose_node.runtime.results import ObjectPose
     from pose_node.runtime.track import Track
 
@@ -68,9 +71,7 @@ def matrix_of(pose: Any) -> np.ndarray:
 
 def pose_with_covariance(pose: ObjectPose) -> PoseWithCovariance:
     """Pose and 6x6 covariance."""
-    message = PoseWithCovariance(pose=pose_message(pose.T_cam_obj))
-    message.covariance = np.ascontiguousarray(pose.covariance, np.float64).ravel()
-    return message
+    return _with_covariance(pose.T_cam_obj, pose.covariance)
 
 
 def pose_stamped(header: Any, pose: ObjectPose) -> PoseStamped:
@@ -81,6 +82,11 @@ def pose_stamped(header: Any, pose: ObjectPose) -> PoseStamped:
 def pose_with_covariance_stamped(header: Any, pose: ObjectPose) -> PoseWithCovarianceStamped:
     """The pose with its uncertainty."""
     return PoseWithCovarianceStamped(header=header, pose=pose_with_covariance(pose))
+
+
+def pose_cloud(header: Any, distribution: Distribution) -> PoseArray:
+    """Samples of a pose, each as likely as the others."""
+    return PoseArray(header=header, poses=[pose_message(T) for T in distribution.T_cam_obj])
 
 
 def twist_stamped(header: Any, track: Track) -> TwistWithCovarianceStamped:
@@ -98,7 +104,8 @@ def twist_stamped(header: Any, track: Track) -> TwistWithCovarianceStamped:
 def detections(
     header: Any, poses: Sequence[ObjectPose], bundle: Bundle, ids: Sequence[str] = ()
 ) -> Detection3DArray:
-    """One Detection3D per pose. `pose` is that of the object frame, `bbox` that of the box.
+    """One Detection3D per pose, with a result for every answer, the pose's own first. Their `pose`
+    is that of the object frame, `bbox` that of the box.
 
     ids: of things that are tracked; else `id` stays empty, because it would promise that an object
     keeps it from picture to picture.
@@ -106,19 +113,34 @@ def detections(
     message = Detection3DArray(header=header)
     for i, pose in enumerate(poses):
         low, high = bundle.object(pose.object).bounds_obj_m
-        covered = pose_with_covariance(pose)
         x, y, z = apply(pose.T_cam_obj, 0.5 * (low + high)[None])[0].tolist()
-        center = Pose(position=Point(x=x, y=y, z=z), orientation=covered.pose.orientation)
+        results = [_result(pose.object, *each) for each in answers(pose)]
+        orientation = results[0].pose.pose.orientation
+        center = Pose(position=Point(x=x, y=y, z=z), orientation=orientation)
         width, depth, height = (high - low).tolist()
-        hypothesis = ObjectHypothesis(class_id=pose.object, score=float(pose.score))
         message.detections.append(
             Detection3D(
                 header=header,
                 id=ids[i] if ids else '',
-                results=[ObjectHypothesisWithPose(hypothesis=hypothesis, pose=covered)],
+                results=results,
                 bbox=BoundingBox3D(center=center, size=Vector3(x=width, y=depth, z=height)),
             )
         )
+    return message
+
+
+def _result(
+    name: str, T_cam_obj: np.ndarray, covariance: np.ndarray, score: float
+) -> ObjectHypothesisWithPose:
+    return ObjectHypothesisWithPose(
+        hypothesis=ObjectHypothesis(class_id=name, score=float(score)),
+        pose=_with_covariance(T_cam_obj, covariance),
+    )
+
+
+def _with_covariance(T_cam_obj: np.ndarray, covariance: np.ndarray) -> PoseWithCovariance:
+    message = PoseWithCovariance(pose=pose_message(T_cam_obj))
+    message.covariance = np.ascontiguousarray(covariance, np.float64).ravel()
     return message
 
 
@@ -181,6 +203,7 @@ __all__ = [
     'camera_of',
     'detections',
     'matrix_of',
+    'pose_cloud',
     'pose_message',
     'pose_stamped',
     'pose_with_covariance',

@@ -149,6 +149,7 @@ class PoseNode(LifecycleNode):
             min_score=parameters.min_score,
             max_objects=parameters.max_objects,
             threads=parameters.threads,
+            distribution=parameters.pose_distribution,
             engines=self._engine_options(parameters),
         )
         estimator = self._estimator = self._open(
@@ -294,6 +295,7 @@ class PoseNode(LifecycleNode):
                 self._estimator.options,
                 min_score=parameters.min_score,
                 max_objects=parameters.max_objects,
+                distribution=parameters.pose_distribution,
             )
 
     def _on_dropped(self, reason: str, count: int) -> None:

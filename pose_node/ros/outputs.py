@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import (
+    PoseArray,
     PoseStamped,
     PoseWithCovarianceStamped,
     TwistWithCovarianceStamped,
@@ -60,6 +61,7 @@ class Outputs:
                     PoseWithCovarianceStamped, f'~/{name}/pose_with_covariance', depth
                 ),
                 self._publisher(TwistWithCovarianceStamped, f'~/{name}/twist', depth),
+                self._publisher(PoseArray, f'~/{name}/pose_cloud', depth),
             )
         # What tf2_ros broadcasts with: everybody's /tf, unless remapped.
         self._tf = self._publisher(TFMessage, '/tf', max(depth, 100))
@@ -87,13 +89,16 @@ class Outputs:
         first = {p.object: i for i, p in sorted(enumerate(poses), key=lambda x: -x[1].instance)}
         made = []
         for name, i in first.items():
-            alone, sure, moving = self._poses[name]
+            alone, sure, moving, cloud = self._poses[name]
+            distribution = poses[i].distribution
             if _is_heard(alone):
                 made.append((alone, messages.pose_stamped(header, poses[i])))
             if _is_heard(sure):
                 made.append((sure, messages.pose_with_covariance_stamped(header, poses[i])))
             if tracks and _is_heard(moving):
                 made.append((moving, messages.twist_stamped(header, tracks[i])))
+            if distribution is not None and _is_heard(cloud):
+                made.append((cloud, messages.pose_cloud(header, distribution)))
         made.append((self._detections, detections))
         if _is_heard(self._marker_array):
             markers = self._markers.update(header, poses, parameters.marker_lifetime)

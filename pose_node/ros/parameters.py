@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pose_node.core.errors import PoseNodeError
 from pose_node.runtime.backends import BACKENDS, PRECISIONS
+from pose_node.runtime.distribution import DISTRIBUTIONS
 
 from .names import check_template
 
@@ -133,6 +134,13 @@ class Parameters:
     )
     max_objects: int = _parameter(
         8, 'Regions looked at in one picture, the surest first.', low=1, high=256, live=True
+    )
+    pose_distribution: str = _parameter(
+        'gaussian',
+        'What is told of a pose: mean and covariance or, with amis, samples too (pose_cloud), and '
+        'both poses where two explain the picture.',
+        choices=DISTRIBUTIONS,
+        live=True,
     )
     track: bool = _parameter(
         True,

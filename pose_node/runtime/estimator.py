@@ -16,6 +16,7 @@ from pose_node.core.geometry import apply
 from pose_node.core.pnp import PnpOptions
 
 from .backends import EngineOptions, open_backend
+from .distribution import sampled
 from .locate import Locator
 from .networks import check_outputs
 from .preprocess import Region, crop, map_to_picture, to_tensor
@@ -49,6 +50,7 @@ class EstimatorOptions:
     # and a crop that sits right is half the accuracy. 1 keeps to one look.
     second_look: float = 0.02
     pnp: PnpOptions = field(default_factory=PnpOptions)
+    distribution: str = 'gaussian'  # or amis: poses as samples and hypotheses, too
     # For TensorRT; how many pictures an engine takes follows from max_objects.
     engines: EngineOptions = field(default_factory=EngineOptions)
 
@@ -117,6 +119,10 @@ class PoseEstimator:
             if pose.stands:
                 poses[i] = replace(pose, region=poses[i].region)  # the one that was asked for
         accepted, rejected = self._judge(poses)
+        if self.options.distribution == 'amis':
+            stage_ms['sample'] = 0.0
+            with _timed(stage_ms, 'sample'):
+                accepted = tuple(self._sampled(pose, camera, stamp_ns) for pose in accepted)
         return FrameResult(accepted, rejected, tuple(found), stage_ms, stamp_ns)
 
     def _look(
@@ -257,6 +263,9 @@ class PoseEstimator:
         estimate = self._read.pose(sight, camera, self.options.pnp)
         inliers, residuals_px = np.zeros(len(counts), bool), np.full_like(points_px, np.nan)
         inliers[counts], residuals_px[counts] = estimate.inliers, estimate.residuals_px
+        likelihood = None
+        if estimate.ok and self.options.distribution == 'amis':
+            likelihood = self._read.likelihood(sight, estimate, self.options.pnp)
         features = score_features(sight.confidences, inliers, residuals_px, covariances_px)
         return ObjectPose(
             object=region.object,
@@ -274,7 +283,11 @@ class PoseEstimator:
             region=region,
             status=estimate.status,
             features=features,
+            likelihood=likelihood,
         )
+
+    def _sampled(self, pose: ObjectPose, camera: Camera, stamp_ns: int) -> ObjectPose:
+        return sampled(pose, camera, self.objects[pose.object].symmetries, stamp_ns)
 
     def _judge(
         self, poses: Sequence[ObjectPose]

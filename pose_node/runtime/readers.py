@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
@@ -12,6 +13,8 @@ from pose_node.core import dense, heatmap
 from pose_node.core.manifest import ObjectSpec
 from pose_node.core.pnp import PnpOptions, PoseEstimate, solve_pnp
 from pose_node.core.pose_spec import DenseSpec, HeatmapSpec, PoseSpec
+
+from .distribution import Likelihood
 
 if TYPE_CHECKING:
     from pose_node.core.camera import Camera
@@ -40,6 +43,9 @@ class Reader(Protocol):
 
     def pose(self, sight: Sight, camera: Camera, options: PnpOptions) -> PoseEstimate:
         """Of the points that count; the estimate's inliers are of these."""
+
+    def likelihood(self, sight: Sight, estimate: PoseEstimate, options: PnpOptions) -> Likelihood:
+        """What the estimate rests on."""
 
 
 class HeatmapReader:
@@ -83,6 +89,11 @@ class HeatmapReader:
             sight.points_obj[use], sight.points_px[use], sight.covariances_px[use], camera, options
         )
 
+    def likelihood(self, sight: Sight, estimate: PoseEstimate, options: PnpOptions) -> Likelihood:
+        """Least squares over the points within the gate, as the estimate's covariance has it."""
+        use = np.flatnonzero(sight.counts)[estimate.inliers]
+        return _likelihood(sight, use, estimate, math.sqrt(options.gate_squared))
+
 
 class DenseReader:
     """A point of the object and two weights a pixel."""
@@ -110,6 +121,11 @@ class DenseReader:
             options,
         )
 
+    def likelihood(self, sight: Sight, estimate: PoseEstimate, options: PnpOptions) -> Likelihood:
+        """That by which the weights were taught: all points, with their kernel."""
+        del options
+        return _likelihood(sight, np.flatnonzero(sight.counts), estimate, dense.KERNEL_SIGMAS)
+
     def _sight(self, maps: np.ndarray, name: str, affine: np.ndarray) -> Sight:
         spec, bounds_obj = self.spec, self.objects[name].bounds_obj_m
         found = dense.correspondences(maps, bounds_obj, spec.stride, spec.relative_delta)
@@ -135,6 +151,20 @@ READERS: dict[str, Callable[[PoseSpec, Mapping[str, ObjectSpec]], Reader]] = {
     'heatmap': HeatmapReader,
     'dense': DenseReader,
 }
+
+
+def _likelihood(
+    sight: Sight, use: np.ndarray, estimate: PoseEstimate, kernel_sigmas: float
+) -> Likelihood:
+    optima = (estimate.T_cam_obj, estimate.T_cam_obj_other)
+    return Likelihood(
+        sight.points_obj[use],
+        sight.points_px[use],
+        sight.covariances_px[use],
+        tuple(T for T in optima if T is not None),
+        kernel_sigmas,
+        sight.covariance_scale,
+    )
 
 
 def to_picture(

@@ -13,6 +13,7 @@ from pose_node.core.pnp import PnpStatus
 from .score import score_features
 
 if TYPE_CHECKING:
+    from .distribution import Distribution, Likelihood
     from .preprocess import Region
 
 
@@ -33,6 +34,8 @@ class ObjectPose:
     region: Region
     status: PnpStatus
     features: dict[str, float]  # what the score was computed from
+    likelihood: Likelihood | None = None  # where its distribution is asked for
+    distribution: Distribution | None = None  # as this picture has it, whatever a filter knows
 
     @property
     def stands(self) -> bool:
@@ -50,7 +53,7 @@ class FrameResult:
     poses: tuple[ObjectPose, ...]  # the surest first
     rejected: tuple[ObjectPose, ...]  # no pose, too low a score, or the same thing again
     regions: tuple[Region, ...]
-    stage_ms: dict[str, float]  # locate, preprocess, network, decode, pnp
+    stage_ms: dict[str, float]  # locate, preprocess, network, decode, pnp; sample
     stamp_ns: int = 0
 
 

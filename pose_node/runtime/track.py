@@ -5,7 +5,8 @@ Poses and tracks of one object are paired so that the sum of their squared dista
 (Kuhn, 1955), within the gate. A track without a pose goes on as it moved until it is lost. A pose
 without a track begins one at once where no track of its object goes unseen; otherwise it may be a
 wrong pose of that one, or a jump of it, and must be seen again before it is believed: then it
-takes over the number of the one that it must be.
+takes over the number of the one that it must be. Of a picture that leaves two answers a track goes
+on with the one that it followed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from pose_node.core.motion import (
     nearest_twin,
     predicted,
 )
+
+from .distribution import readings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -139,12 +142,13 @@ class Tracker:
         self, poses: Sequence[ObjectPose], known: Sequence[Track]
     ) -> tuple[list[Track], list[Track]]:
         """A track for every pose, in their order, and the tracks that go on unseen."""
-        partners, measured = self._paired(poses, known)
+        partners, read = self._paired(poses, known)
+        measured = [(each.T_cam_obj, each.covariance) for each in read]
         stamp_ns, motion = self._stamp_ns or 0, self.options.motion
         unseen = [t for j, t in enumerate(known) if j not in partners.values() and t.believed]
         taken = {track.id for track in known}
         found = []
-        for i, pose in enumerate(poses):
+        for i, pose in enumerate(read):
             start = first_seen(*measured[i], motion)
             if i not in partners:
                 track = Track(pose.object, _UNNUMBERED, start, stamp_ns, pose)
@@ -163,33 +167,33 @@ class Tracker:
 
     def _paired(
         self, poses: Sequence[ObjectPose], tracks: Sequence[Track]
-    ) -> tuple[dict[int, int], list[tuple[np.ndarray, np.ndarray]]]:
-        """Pose number -> number of its track, and every pose with its covariance, as the twin that
-        is nearest to its track.
+    ) -> tuple[dict[int, int], list[ObjectPose]]:
+        """Pose number -> number of its track, and every pose as its track reads it: of the answers
+        that the picture has, and of the twins that look the same, the one that is nearest.
         """
         motion = self.options.motion
-        twins = [
-            [
-                nearest_twin(
-                    pose.T_cam_obj,
-                    pose.covariance,
-                    track.motion.T_ref_obj,
-                    self._symmetries[pose.object],
-                )
-                for track in tracks
-            ]
-            for pose in poses
-        ]
-        prices = np.array(
-            [[distance_squared(t.motion, *twin) for t, twin in zip(tracks, row)] for row in twins]
-        ).reshape(len(poses), len(tracks))
+        read = [[self._read(pose, track) for track in tracks] for pose in poses]
+        prices = np.array([[price for price, _ in row] for row in read])
+        prices = prices.reshape(len(poses), len(tracks))
         prices = np.where(prices <= motion.gate_squared, prices, _FAR)
         partners = {i: j for i, j in assigned(prices) if prices[i, j] < _FAR}
-        measured = [
-            twins[i][partners[i]] if i in partners else (pose.T_cam_obj, pose.covariance)
-            for i, pose in enumerate(poses)
+        return partners, [
+            read[i][partners[i]][1] if i in partners else pose for i, pose in enumerate(poses)
         ]
-        return partners, measured
+
+    def _read(self, pose: ObjectPose, track: Track) -> tuple[float, ObjectPose]:
+        """The nearest of what the pose may be to a track, with its squared distance."""
+        found = []
+        for each in readings(pose):
+            T, covariance = nearest_twin(
+                each.T_cam_obj,
+                each.covariance,
+                track.motion.T_ref_obj,
+                self._symmetries[pose.object],
+            )
+            price = distance_squared(track.motion, T, covariance)
+            found.append((price, replace(each, T_cam_obj=T, covariance=covariance)))
+        return min(found, key=lambda pair: pair[0])
 
 
 def _free(taken: set[int]) -> int:

@@ -83,6 +83,18 @@ def test_a_picture(run, tmp_path, calibration):
     assert_drawn(cv2.imread(str(tmp_path / 'out' / 'one.jpg')), PICTURES[0])
 
 
+def test_answers_are_told_where_asked_for(run, tmp_path, calibration):
+    """The pose's own, with all of its score where there is but one."""
+    picture = save(tmp_path / 'one.png', PICTURES[0])
+    assert run(picture, '--camera', calibration(), '--pose-distribution', 'amis')[0] == 0
+    (line,) = lines(tmp_path)
+    assert_near(line, POSES[0])
+    (pose,) = line['poses']
+    (answer,) = pose.pop('answers')
+    assert answer['score'] == pytest.approx(pose['score'])
+    assert answer['T_cam_obj'] == pose['T_cam_obj']
+
+
 @pytest.mark.parametrize('name', ['shots', 'shots.2024'])
 def test_a_folder(run, tmp_path, calibration, name):
     for i, (suffix, picture) in enumerate(zip(('png', 'bmp', 'PNG'), PICTURES)):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pose_node.core import amis
 from pose_node.core.amis import AmisOptions, sample_poses
 from pose_node.core.camera import Camera
 from pose_node.core.geometry import angle_between, exp_so3, make_pose
 from pose_node.core.pnp import PnpStatus, refine_pose, solve_pnp
+from pose_node.core.refine import squared_residuals
 
 CAMERA = Camera(np.array([[600.0, 0.0, 319.5], [0.0, 600.0, 239.5], [0.0, 0.0, 1.0]]), (640, 480))
 MANY = AmisOptions(samples=4096, kernel_sigmas=20.0)
@@ -88,6 +90,23 @@ def test_scale_is_the_covariances(rng) -> None:
     np.testing.assert_allclose(spreads[1] / spreads[0], 3.0, rtol=0.15)
 
 
+def test_an_origin_far_from_the_points_costs_no_samples(rng) -> None:
+    """Half a metre aside every turn moves it; the cloud is as wide as the solver says, all the
+    same.
+    """
+    points = rng.uniform(-0.08, 0.08, (20, 3)) + np.array([0.3, -0.4, 0.1])
+    R = exp_so3(rng.normal(size=3))
+    T = make_pose(R, np.array([0.0, 0.0, 0.8]) - R @ points.mean(axis=0))
+    px = CAMERA.project(points @ R.T + T[:3, 3]) + 0.5 * rng.normal(size=(20, 2))
+    covariances = np.tile(0.25 * np.eye(2), (20, 1, 1))
+    estimate = solve_pnp(points, px, covariances, CAMERA)
+    cloud = sample_poses(points, px, covariances, CAMERA, [estimate.T_cam_obj], rng)
+    assert cloud is not None and cloud.effective > 0.3 * len(cloud.weights)
+    spread = np.sqrt(np.diag(estimate.covariance))
+    (only,) = cloud.hypotheses
+    np.testing.assert_allclose(np.sqrt(np.diag(only.covariance)), spread, rtol=0.2)
+
+
 def test_nothing_to_see_is_no_cloud(rng) -> None:
     """Without usable points, without a pose to begin at, or with points that are not finite."""
     X, px, covariances, T = scene(rng, rng.uniform(-0.08, 0.08, (9, 3)), np.eye(3), 0.5)
@@ -99,3 +118,19 @@ def test_nothing_to_see_is_no_cloud(rng) -> None:
     behind = make_pose(np.eye(3), np.array([0.0, 0.0, -0.8]))
     cloud = sample_poses(X, px, covariances, CAMERA, [behind], rng)
     assert cloud is None or np.isfinite(cloud.weights).all()
+
+
+def test_costs_are_hubers_of_the_residuals(rng) -> None:
+    """In parts and by linear forms, against the formula; points behind the camera count most."""
+    X, px, covariances, T = scene(rng, rng.uniform(-0.08, 0.08, (700, 3)), np.eye(3), 3.0)
+    problem = amis._problem(X, px, covariances, CAMERA)
+    t = T[:3, 3] + 0.02 * rng.normal(size=(60, 3))
+    t[0, 2], t[1, 2] = 0.01, -0.8
+    q = rng.normal(size=(60, 4))
+    q /= np.linalg.norm(q, axis=1, keepdims=True)
+    s = np.sqrt(squared_residuals(problem, amis._matrices(q), t))
+    assert np.isinf(s[1]).all() and 0 < np.isinf(s[0]).sum() < 700
+    s = np.minimum(s, amis._WORST)
+    wanted = np.where(s < 2.5, 0.5 * s**2, 2.5 * (s - 1.25)).sum(axis=1)
+    got = amis._costs(amis._forms(problem), t, q, 2.5)
+    np.testing.assert_allclose(got, wanted, rtol=1e-9)

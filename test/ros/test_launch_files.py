@@ -84,6 +84,7 @@ def test_rviz_shows_what_the_node_publishes():
     shown = {each['Class']: each.get('Topic', {}).get('Value') for each in displays}
     assert shown['rviz_default_plugins/MarkerArray'] == '/pose_node/markers'
     assert shown['rviz_default_plugins/PoseWithCovariance'].startswith('/pose_node/drill/')
+    assert shown['rviz_default_plugins/PoseArray'] == '/pose_node/drill/pose_cloud'
     pictures = [each['Topic']['Value'] for each in displays if each['Class'].endswith('/Image')]
     assert pictures == ['/pose_node/overlay', '/image']
     assert 'rviz_default_plugins/TF' in shown
@@ -94,7 +95,7 @@ def test_foxglove_shows_what_the_node_publishes():
     view = layout['configById']
     scene = view['3D!pose_node']
     rviz = yaml.safe_load((CHECKOUT / 'config' / 'pose_node.rviz').read_text())
-    shown = {each['Topic']['Value'] for each in rviz['Visualization Manager']['Displays'][2:4]}
+    shown = {each['Topic']['Value'] for each in rviz['Visualization Manager']['Displays'][2:5]}
     assert set(scene['topics']) <= shown | {'/pose_node/drill/pose_with_covariance'}
     assert scene['followTf'] == rviz['Visualization Manager']['Global Options']['Fixed Frame']
     assert view['Image!overlay']['imageMode']['imageTopic'] == '/pose_node/overlay'

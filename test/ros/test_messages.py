@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from pose_node.core.amis import Hypothesis
 from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import make_pose
+from pose_node.runtime.distribution import Distribution
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 
@@ -28,7 +30,12 @@ rotation_vectors = st.tuples(*[st.floats(-4.0, 4.0)] * 3).map(np.array)
 def found(T: np.ndarray, covariance: np.ndarray, name: str = 'mug', instance: int = 0):
     """An ObjectPose as far as messages look at it."""
     return SimpleNamespace(
-        object=name, instance=instance, score=0.75, T_cam_obj=T, covariance=covariance
+        object=name,
+        instance=instance,
+        score=0.75,
+        T_cam_obj=T,
+        covariance=covariance,
+        distribution=None,
     )
 
 
@@ -110,6 +117,24 @@ def test_detection_has_the_header_class_score_and_box():
     size = detection.bbox.size
     np.testing.assert_allclose([size.x, size.y, size.z], [0.4, 0.4, 0.6])
     assert messages.detections(header, (), bundle('mug')).detections == []
+
+
+def test_two_answers_are_two_results():
+    """The pose itself stands for the first; scores are shared; the box is at the pose."""
+    places = [make_pose(np.eye(3), np.array([x, 0.0, 1.0])) for x in (0.1, 0.2)]
+    hypotheses = [Hypothesis(T, k * np.eye(6), s) for T, k, s in zip(places, (2, 3), (0.6, 0.4))]
+    pose = found(make_pose(np.eye(3), np.array([0.11, 0.0, 1.0])), np.eye(6))
+    pose.distribution = Distribution(np.stack(places), tuple(hypotheses))
+    (detection,) = messages.detections(Header(), [pose], bundle('mug')).detections
+    first, second = detection.results
+    assert [r.hypothesis.class_id for r in (first, second)] == ['mug', 'mug']
+    assert (first.hypothesis.score, second.hypothesis.score) == pytest.approx((0.45, 0.3))
+    assert (first.pose.pose.position.x, second.pose.pose.position.x) == (0.11, 0.2)
+    assert (first.pose.covariance[0], second.pose.covariance[0]) == (1.0, 3.0)
+    assert detection.bbox.center.position.x == pytest.approx(0.21)
+    cloud = messages.pose_cloud(Header(frame_id='room'), pose.distribution)
+    assert cloud.header.frame_id == 'room'
+    np.testing.assert_allclose([messages.matrix_of(each) for each in cloud.poses], places)
 
 
 def info(**fields) -> CameraInfo:

@@ -64,7 +64,7 @@ def test_topics_follow_the_life(make_node):
     assert {
         '/tf', '/diagnostics', '/pose_node/detections', '/pose_node/dots/pose',
         '/pose_node/dots/pose_with_covariance', '/pose_node/markers', '/pose_node/overlay',
-        '/pose_node/frame_stats',
+        '/pose_node/frame_stats', '/pose_node/dots/pose_cloud',
     } <= topics(node)  # fmt: skip
     assert '/image' not in subscriptions(node)
     assert node.trigger_activate() == SUCCESS
@@ -204,6 +204,9 @@ def test_live_parameters_reach_the_estimator_and_others_are_refused(make_node):
     assert set_one(node, 'min_score', 0.9).successful
     assert node.parameters.min_score == 0.9
     assert node._estimator.options.min_score == 0.9
+    assert set_one(node, 'pose_distribution', 'amis').successful
+    assert node._estimator.options.distribution == 'amis'
+    assert 'gaussian, amis' in set_one(node, 'pose_distribution', 'particles').reason
     refused = set_one(node, 'threads', 2)
     assert not refused.successful
     assert 'clean it up' in refused.reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,11 +14,13 @@ from known_bundle import make_bundle
 from rclpy.qos import DurabilityPolicy
 from std_msgs.msg import Header
 
+from pose_node.core.amis import Hypothesis
 from pose_node.core.geometry import make_pose
 from pose_node.core.pnp import PnpStatus
 from pose_node.ros.markers import Markers
 from pose_node.ros.outputs import Outputs
 from pose_node.ros.parameters import Parameters
+from pose_node.runtime.distribution import Distribution
 from pose_node.runtime.preprocess import Region
 from pose_node.runtime.results import ObjectPose, nothing
 
@@ -34,7 +37,9 @@ class Publisher:
         self.sent.append(message)
 
 
-def published(folder, listeners: int, durability=DurabilityPolicy.VOLATILE) -> dict[str, int]:
+def published(
+    folder, listeners: int, durability=DurabilityPolicy.VOLATILE, distribution=None
+) -> dict[str, int]:
     made = []
 
     def create(kind, topic, qos, **_):
@@ -43,7 +48,9 @@ def published(folder, listeners: int, durability=DurabilityPolicy.VOLATILE) -> d
 
     node = SimpleNamespace(create_lifecycle_publisher=create)
     outputs = Outputs(node, make_bundle(folder / 'dots'), keep_all=False)
-    outputs.publish(Header(frame_id='camera'), [pose(0.1)], Parameters())
+    outputs.publish(
+        Header(frame_id='camera'), [replace(pose(0.1), distribution=distribution)], Parameters()
+    )
     return {each.topic: len(each.sent) for each in made}
 
 
@@ -63,6 +70,14 @@ def test_what_nobody_hears_is_not_sent(tmp_path):
     assert {topic for topic in heard if heard[topic] != unheard[topic]} == alone
     # Kept for those who come later.
     assert published(tmp_path, 0, DurabilityPolicy.TRANSIENT_LOCAL) == heard
+
+
+def test_a_cloud_is_sent_where_there_is_one(tmp_path):
+    T = pose(0.1).T_cam_obj
+    cloud = Distribution(T[None], (Hypothesis(T, np.eye(6), 1.0),))
+    assert published(tmp_path, 1)['~/dots/pose_cloud'] == 0
+    assert published(tmp_path, 1, distribution=cloud)['~/dots/pose_cloud'] == 1
+    assert published(tmp_path, 0, distribution=cloud)['~/dots/pose_cloud'] == 0
 
 
 def test_markers_made_once_are_right_every_time(tmp_path):

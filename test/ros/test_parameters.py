@@ -135,3 +135,10 @@ def test_choices_are_checked_when_read(make_node):
     parameters.declare(node)
     with pytest.raises(PoseNodeError, match=r"backend is 'abacus'; give one of: .*onnx"):
         parameters.read(node)
+
+
+def test_other_distributions_are_refused():
+    """Live, with the words that there are."""
+    assert parameters.refusal('pose_distribution', 'amis', configured=True) == ''
+    sentence = parameters.refusal('pose_distribution', 'particles', configured=True)
+    assert sentence == ("Parameter pose_distribution is 'particles'; give one of: gaussian, amis.")

@@ -99,6 +99,24 @@ def test_markers_show_the_mesh_and_go_with_the_object(robot, known_bundle_folder
     }
 
 
+def test_a_cloud_while_it_is_asked_for(robot):
+    """Round the pose, none before and none after."""
+    topic = '/pose_node/dots/pose_cloud'
+    assert not robot.peer.heard[topic]
+    robot.node_parameter('pose_distribution', 'amis')
+    header = robot.answer().header
+    cloud = robot.heard(topic, header)
+    assert cloud.header == header
+    spread = np.std([matrix_of(each)[:3, 3] for each in cloud.poses], axis=0)
+    assert_near_truth(np.mean([matrix_of(each) for each in cloud.poses], axis=0))
+    assert (spread > 1e-6).all() and (spread < 0.02).all()
+    robot.node_parameter('pose_distribution', 'gaussian')
+    told = len(robot.peer.heard[topic])
+    robot.answer()
+    robot.peer.spin_for(0.3)
+    assert len(robot.peer.heard[topic]) == told
+
+
 def test_frame_stats_name_every_stage(robot):
     header = robot.answer().header
     (status,) = robot.heard('/pose_node/frame_stats', header).status

@@ -15,6 +15,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray
 
+from pose_node.core.amis import Hypothesis
 from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import exp_so3, inverse, make_pose
 from pose_node.core.pnp import PnpStatus
@@ -25,6 +26,7 @@ from pose_node.ros.intake import Frame, Intake
 from pose_node.ros.parameters import Parameters
 from pose_node.ros.pictures import encode_image
 from pose_node.ros.processing import Processor, Worker
+from pose_node.runtime.distribution import Distribution
 from pose_node.runtime.preprocess import Region
 from pose_node.runtime.results import FrameResult, nothing
 
@@ -305,6 +307,25 @@ def test_what_stands_in_the_target_frame_stands_however_the_camera_moves(track):
             (box,) = world.tracked
             np.testing.assert_allclose(box.center_px, T_cam_mug[:2, 3], atol=1e-9)
             np.testing.assert_allclose(world.outputs.tracks[0].motion.twist, 0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize('track', [True, False])
+def test_clouds_are_told_in_the_target_frame(track):
+    """Samples and hypotheses as the picture has them, in the room's frame."""
+    world = World(track=track)
+    T_room_cam = make_pose(exp_so3(np.array([0.3, -0.2, 0.9])), np.array([1.0, 2.0, 3.0]))
+    world.processor._target = SimpleNamespace(
+        T_told_cam=lambda header: T_room_cam, header=lambda header: Header(frame_id='room')
+    )
+    places = np.stack([mug(x).T_cam_obj for x in (0.0, 0.4)])
+    hypotheses = [Hypothesis(T, 1e-6 * np.eye(6), share) for T, share in zip(places, (0.7, 0.3))]
+    for k in range(3):
+        world.found = (replace(mug(0.0), distribution=Distribution(places, tuple(hypotheses))),)
+        (pose,) = world.process(stamp_ns=k * 10**8)
+        np.testing.assert_allclose(pose.distribution.T_cam_obj, T_room_cam @ places)
+        told = np.stack([each.T_cam_obj for each in pose.distribution.hypotheses])
+        np.testing.assert_allclose(told, T_room_cam @ places)
+        np.testing.assert_allclose(pose.T_cam_obj, T_room_cam @ places[0], atol=1e-6)
 
 
 def test_still_things_move_less_and_can_be_moved():

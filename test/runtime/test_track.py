@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from pose_node.core import metrics
+from pose_node.core.amis import Hypothesis
 from pose_node.core.geometry import exp_so3, make_pose
 from pose_node.core.motion import MotionOptions
 from pose_node.core.pnp import PnpStatus
 from pose_node.core.symmetry import Symmetries
+from pose_node.runtime.distribution import Distribution, answers
 from pose_node.runtime.preprocess import Region
 from pose_node.runtime.results import nothing
 from pose_node.runtime.track import Tracker, TrackOptions
@@ -164,3 +166,24 @@ def test_a_still_thing_shakes_three_times_less(rng):
     steps = [np.diff(places[50:], axis=0) for places in (raw, smooth)]
     shake = [np.linalg.norm(each, axis=1).mean() for each in steps]
     assert shake[0] > 3.0 * shake[1]
+
+
+def test_of_two_answers_a_track_goes_on_with_its_own(tracker):
+    """The likelier one is now this, now that: the thing does not jump, and is never held back."""
+    left, right = (make_pose(exp_so3(np.array([0.0, tilt, 0.0])), (0, 0, 1.0)) for tilt in (-1, 1))
+    for step in range(20):
+        share = 0.8 if step % 5 == 0 else 0.4
+        hypotheses = [Hypothesis(left, C, share), Hypothesis(right, C, 1.0 - share)]
+        hypotheses.sort(key=lambda each: -each.share)
+        pose = replace(
+            seen(hypotheses[0].T_cam_obj),
+            distribution=Distribution(np.stack((left, right)), tuple(hypotheses)),
+        )
+        (track,) = tracker([pose], step * STEP_NS)
+        assert track.id == 0
+        assert metrics.rotation_error_rad(track.motion.T_ref_obj, left) < 1e-6
+        (T, covariance, score), (other, _, less) = answers(track.as_pose())
+        np.testing.assert_array_equal(T, track.motion.T_ref_obj)
+        np.testing.assert_array_equal(covariance, track.motion.pose_covariance)
+        np.testing.assert_array_equal(other, right)
+        assert (score, less) == pytest.approx((0.9 * share, 0.9 * (1.0 - share)))

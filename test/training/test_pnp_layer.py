@@ -353,4 +353,4 @@ def test_the_run_times_sampler_says_the_same(rng) -> None:
     )  # fmt: skip
     assert cloud is not None
     assert cloud.log_normaliser == pytest.approx(float(samples.log_normaliser), abs=0.05)
-    assert cloud.effective == pytest.approx(float(samples.effective), rel=0.2)
+    assert cloud.effective > 0.8 * float(samples.effective)

@@ -49,6 +49,8 @@ class FitOptions:
     coordinates: float = 1.0  # what the coordinates' own loss counts for 'dense'; 0: the pose's do
     # false: coordinates and a mask are all that 'dense' is taught, and PnP comes afterwards.
     end_to_end: bool = True
+    # What the pose that the keypoints of 'lite0' give counts beside their maps; 0: it does not.
+    pose_loss: float = 0.0
     weights: Path | None = None  # torchvision's ResNet-34 for 'unet'; else it begins at random
     epoch: int = 32_000  # samples; by epochs the rate and the loss of 'unet' change
     # Its labels: the 'projection' of the keypoints, hidden or not, or the 'nearest' surface in
@@ -66,6 +68,11 @@ class FitOptions:
             raise PoseNodeError(
                 'end_to_end is false, so that nothing but coordinates is taught: let network be '
                 "'dense' and coordinates more than 0"
+            )
+        if self.pose_loss < 0.0 or (self.pose_loss and self.network != 'lite0'):
+            raise PoseNodeError(
+                f'pose_loss is {self.pose_loss} for network {self.network!r}, wanted 0 or '
+                "more, and 0 for all but 'lite0': 'dense' is taught through the pose anyway"
             )
         if self.annotation not in ('projection', 'nearest'):
             raise PoseNodeError(

@@ -87,7 +87,14 @@ def build(recipe: Recipe, kind: str, *, pretrained: bool = True) -> PoseNetwork 
     elif kind == 'pose' and recipe.pose.network == 'unet':
         network = _published(recipe, pretrained=pretrained)
     elif kind == 'pose':
-        network = HeatmapUNet(recipe.keypoints, objects, pretrained=pretrained, frozen=frozen)
+        network = HeatmapUNet(
+            recipe.keypoints,
+            objects,
+            pretrained=pretrained,
+            frozen=frozen,
+            pose_loss=recipe.pose.pose_loss,
+            sigma_px=recipe.pose.sigma_px,
+        )
     else:
         network = Locator(objects, pretrained=pretrained, frozen=frozen)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -197,7 +197,7 @@ class Batches(IterableDataset):  # type: ignore[type-arg]
             yield (pictures, *(np.stack(column) for column in zip(*labels, strict=True)))
 
     def _labels(self, view: View) -> tuple[np.ndarray, ...]:
-        if self.kind == 'pose' and self.recipe.pose.network == 'dense':
+        if self.kind == 'pose' and self.recipe.pose.network in ('dense', 'deformable'):
             return np.array(view.thing), *dense_labels(view, unet.STRIDE, self.alike[view.thing])
         if self.kind == 'pose':
             labels = np.array(view.thing), *pose_labels(view, unet.STRIDE, self.recipe.pose)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from pose_node.core.heatmap import (
-    _SMALLEST_VARIANCE,
     _STILL,
-    _WIDEST_WINDOW,
-    _WINDOW_PER_BLOB,
+    SMALLEST_VARIANCE,
+    WIDEST_WINDOW,
+    WINDOW_PER_BLOB,
     DecodeOptions,
     Keypoints,
-    _anywhere,
+    anywhere_px2,
 )
 
 
@@ -34,7 +34,7 @@ def decode(maps: np.ndarray, sigma_px: float, options: DecodeOptions) -> Keypoin
     start = np.stack((peak_at % width, peak_at // width), axis=1).astype(np.float64)
     points, covariances, masses = _walk(blobs, start, sigma_px, options.iterations)
     share = np.clip(masses / np.maximum(total, 1e-9), 0.0, 1.0)[:, None, None]
-    anywhere = _anywhere(height, width)
+    anywhere = anywhere_px2(height, width)
     doubt = _clamped(covariances - sigma_px**2 * np.eye(2), options.min_variance_px2, anywhere)
     information = share * np.linalg.inv(doubt) + (1.0 - share) / anywhere * np.eye(2)
     covariances = np.linalg.inv(information)
@@ -62,8 +62,8 @@ def _walk(
     solved for C and d, exactly for a Gaussian and by iteration for anything else.
     """
     height, width = blobs.shape[1:]
-    narrowest = (_WINDOW_PER_BLOB * sigma_px) ** 2
-    widest = max(narrowest, (_WIDEST_WINDOW * max(height, width)) ** 2)
+    narrowest = (WINDOW_PER_BLOB * sigma_px) ** 2
+    widest = max(narrowest, (WIDEST_WINDOW * max(height, width)) ** 2)
     limit = np.array([width - 1.0, height - 1.0])
     points = start
     windows = np.full(len(blobs), narrowest)
@@ -74,7 +74,7 @@ def _walk(
         gain, reach = 1.0 + np.minimum(variances / windows, 1.0), np.sqrt(windows)
         step = np.clip(gain[:, None] * shift, -reach[:, None], reach[:, None])
         points = np.clip(points + step, 0.0, limit)
-        windows = np.clip(_WINDOW_PER_BLOB**2 * variances, narrowest, widest)
+        windows = np.clip(WINDOW_PER_BLOB**2 * variances, narrowest, widest)
         if np.abs(step).max(initial=0.0) < _STILL:
             break
     _, covariances, masses = _look(blobs, points, windows)
@@ -106,9 +106,9 @@ def _look(
     seen -= mean[:, :, None] * mean[:, None, :]
 
     variances, axes = np.linalg.eigh(seen)
-    variances = np.maximum(variances, _SMALLEST_VARIANCE)
+    variances = np.maximum(variances, SMALLEST_VARIANCE)
     information = 1.0 / variances - 1.0 / windows[:, None]
-    freed = 1.0 / np.clip(information, 1.0 / _anywhere(height, width), 1.0 / _SMALLEST_VARIANCE)
+    freed = 1.0 / np.clip(information, 1.0 / anywhere_px2(height, width), 1.0 / SMALLEST_VARIANCE)
     covariances = (axes * freed[:, None, :]) @ axes.swapaxes(1, 2)
     # Under the window the mass of a Gaussian shrinks by sqrt(det V / det C).
     masses = mass * np.sqrt((freed / variances).prod(axis=1))

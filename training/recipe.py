@@ -23,6 +23,9 @@ else:
     import tomli as tomllib
 
 
+_NETWORKS = ('lite0', 'unet', 'dense', 'deformable')
+
+
 @dataclass(frozen=True)
 class FitOptions:
     """One network's training."""
@@ -44,11 +47,14 @@ class FitOptions:
     validate_every: int = 0
     validate_on: int = 256  # samples of a third seed, and pictures of `validation`
     # The pose network's: 'lite0' says a probability, 'unet' is the published one, which regresses,
-    # 'dense' gives coordinates and weights for every pixel and is taught through the pose.
+    # 'dense' gives coordinates and weights for every pixel and is taught through the pose,
+    # 'deformable' for a few places of its own choice, taught by the pose alone.
     network: str = 'lite0'
     coordinates: float = 1.0  # what the coordinates' own loss counts for 'dense'; 0: the pose's do
     # false: coordinates and a mask are all that 'dense' is taught, and PnP comes afterwards.
     end_to_end: bool = True
+    # What the pose that the keypoints of 'lite0' give counts beside their maps; 0: it does not.
+    pose_loss: float = 0.0
     weights: Path | None = None  # torchvision's ResNet-34 for 'unet'; else it begins at random
     epoch: int = 32_000  # samples; by epochs the rate and the loss of 'unet' change
     # Its labels: the 'projection' of the keypoints, hidden or not, or the 'nearest' surface in
@@ -60,12 +66,19 @@ class FitOptions:
     def __post_init__(self) -> None:
         if self.precision not in ('fp32', 'bf16'):
             raise PoseNodeError(f"precision is {self.precision!r}, wanted 'fp32' or 'bf16'")
-        if self.network not in ('lite0', 'unet', 'dense'):
-            raise PoseNodeError(f"network is {self.network!r}, wanted 'lite0', 'unet' or 'dense'")
+        if self.network not in _NETWORKS:
+            raise PoseNodeError(
+                f'network is {self.network!r}, wanted one of {", ".join(_NETWORKS)}'
+            )
         if not self.end_to_end and not self.surface:
             raise PoseNodeError(
                 'end_to_end is false, so that nothing but coordinates is taught: let network be '
                 "'dense' and coordinates more than 0"
+            )
+        if self.pose_loss < 0.0 or (self.pose_loss and self.network != 'lite0'):
+            raise PoseNodeError(
+                f'pose_loss is {self.pose_loss} for network {self.network!r}, wanted 0 or '
+                "more, and 0 for all but 'lite0': 'dense' and 'deformable' have it anyway"
             )
         if self.annotation not in ('projection', 'nearest'):
             raise PoseNodeError(

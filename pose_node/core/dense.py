@@ -1,13 +1,13 @@
-"""Coordinate and weight maps to correspondences.
+"""Coordinate and weight maps, or points with both, to correspondences.
 
 CDPN: Li et al., ICCV 2019; EPro-PnP: Chen et al., CVPR 2022.
 
-Every pixel of a map is a point of the object, in its box's own units, and two weights in 1 / px:
-the residual's x and y are multiplied by them before the Huber kernel. A weight is what the pose
-was taught to make of a point, not how sure the point is: all of them have one factor too few or
-too many to be read as sigmas. They are read so that the edge of the kernel, where a residual
-begins to count as an outlier's, lies at `KERNEL_SIGMAS` sigmas; the pose's covariance is then too
-small by a factor that is known, and given.
+Every pixel of a map, or every place that a network chose, is a point of the object, in its box's
+own units, and two weights in 1 / px: the residual's x and y are multiplied by them before the
+Huber kernel. A weight is what the pose was taught to make of a point, not how sure the point is:
+all of them have one factor too few or too many to be read as sigmas. They are read so that the
+edge of the kernel, where a residual begins to count as an outlier's, lies at `KERNEL_SIGMAS`
+sigmas; the pose's covariance is then too small by a factor that is known, and given.
 """
 
 from __future__ import annotations
@@ -51,12 +51,23 @@ def correspondences(
     where fewer than four are left there are no points at all.
     """
     height, width = maps.shape[1:]
-    flat = np.asarray(maps, np.float64).reshape(5, -1)
     v, u = np.divmod(np.arange(height * width), width)
-    weights = flat[3:].T
-    good = np.all(np.isfinite(flat), axis=0) & np.all(weights > 0.0, axis=1)
-    # As training/nets/epro/cost.py has it, over all pixels.
-    spread_px = stride * np.sqrt(u.var() + v.var())
+    rows = np.concatenate((np.stack((u, v)), np.asarray(maps, np.float64).reshape(5, -1)))
+    return point_correspondences(rows, bounds_obj, stride, relative_delta)
+
+
+def point_correspondences(
+    rows: np.ndarray, bounds_obj: np.ndarray, stride: int, relative_delta: float
+) -> DensePoints:
+    """rows (7, N): u, v in pixels of a map with one for `stride` of the network's input; then what
+    `correspondences` finds in such a pixel.
+    """
+    rows = np.asarray(rows, np.float64)
+    places, weights = rows[:2].T, rows[5:].T
+    good = np.all(np.isfinite(rows), axis=0) & np.all(weights > 0.0, axis=1)
+    # As training/nets/epro/cost.py has it, over all points.
+    known = places[np.isfinite(places).all(axis=1)]
+    spread_px = stride * np.sqrt(known.var(axis=0).sum()) if len(known) else 0.0
     total = np.where(good.reshape(-1, 1), weights, 0.0)
     delta = relative_delta * spread_px * float(total.mean())
     chosen = _weightiest(np.where(good, (total**2).sum(axis=1), 0.0))
@@ -67,8 +78,8 @@ def correspondences(
     unit = KERNEL_SIGMAS / delta if delta else 1.0
     sigmas = 1.0 / (unit * stride * weights[chosen])
     return DensePoints(
-        points_obj=0.5 * (low + high) + 0.5 * (high - low) * flat[:3, chosen].T,
-        points_px=np.stack((u[chosen], v[chosen]), axis=1).astype(np.float64),
+        points_obj=0.5 * (low + high) + 0.5 * (high - low) * rows[2:5, chosen].T,
+        points_px=places[chosen],
         covariances_px=sigmas[:, :, None] ** 2 * np.eye(2),
         weights=weights[chosen],
         delta=delta,

@@ -18,12 +18,12 @@ import numpy as np
 from .errors import PoseNodeError
 
 # A window this many times as wide as the blob leaves 80 % of the blob's variance in sight.
-_WINDOW_PER_BLOB = 2.0
+WINDOW_PER_BLOB = 2.0
 # The window may grow to this share of the map's longer side; a blob wider than that is "anywhere".
-_WIDEST_WINDOW = 0.35
+WIDEST_WINDOW = 0.35
 _STILL = 1e-3  # px; a window that moves less has arrived
 _LARGEST_PULL = 0.15  # more of a point's offset is never taken for the prior's doing
-_SMALLEST_VARIANCE = 1e-3  # px²; a blob of one pixel would have none
+SMALLEST_VARIANCE = 1e-3  # px²; a blob of one pixel would have none
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def decode(maps: np.ndarray, sigma_px: float, options: DecodeOptions | None = No
 
     start = np.stack((peak_at % width, peak_at // width)).astype(np.float64)
     points, seen, masses = _walk(blobs, start, sigma_px, options.iterations)
-    anywhere = _anywhere(height, width)
+    anywhere = anywhere_px2(height, width)
     share = np.clip(masses / np.maximum(total, 1e-9), 0.0, 1.0)
     doubt = np.clip(seen.variances - sigma_px**2, options.min_variance_px2, anywhere)
     covariances = seen.with_variances(1.0 / (share / doubt + (1.0 - share) / anywhere))
@@ -179,8 +179,8 @@ def _walk(
     solved for C and d, exactly for a Gaussian and by iteration for anything else.
     """
     height, width = blobs.shape[1:]
-    narrowest = (_WINDOW_PER_BLOB * sigma_px) ** 2
-    widest = max(narrowest, (_WIDEST_WINDOW * max(height, width)) ** 2)
+    narrowest = (WINDOW_PER_BLOB * sigma_px) ** 2
+    widest = max(narrowest, (WIDEST_WINDOW * max(height, width)) ** 2)
     limit = np.array([[width - 1.0], [height - 1.0]])
     points = start
     windows = np.full(len(blobs), narrowest)
@@ -191,7 +191,7 @@ def _walk(
         gain, reach = 1.0 + np.minimum(variances / windows, 1.0), np.sqrt(windows)
         step = np.minimum(np.maximum(gain * shift, -reach), reach)
         points = np.minimum(np.maximum(points + step, 0.0), limit)
-        windows = np.minimum(np.maximum(_WINDOW_PER_BLOB**2 * variances, narrowest), widest)
+        windows = np.minimum(np.maximum(WINDOW_PER_BLOB**2 * variances, narrowest), widest)
         if np.abs(step).max(initial=0.0) < _STILL:
             break
     _, seen, masses = _look(blobs, points, windows)
@@ -227,10 +227,10 @@ def _look(
     middle, half = 0.5 * (xx + yy), 0.5 * (xx - yy)
     spread = np.sqrt(half * half + xy * xy)
     seen = np.array((middle + spread, middle - spread))
-    np.maximum(seen, _SMALLEST_VARIANCE, out=seen)
+    np.maximum(seen, SMALLEST_VARIANCE, out=seen)
     freed = 1.0 / seen - 1.0 / windows
-    np.maximum(freed, 1.0 / _anywhere(height, width), out=freed)
-    np.divide(1.0, np.minimum(freed, 1.0 / _SMALLEST_VARIANCE, out=freed), out=freed)
+    np.maximum(freed, 1.0 / anywhere_px2(height, width), out=freed)
+    np.divide(1.0, np.minimum(freed, 1.0 / SMALLEST_VARIANCE, out=freed), out=freed)
     # Under the window the mass of a Gaussian shrinks by sqrt(det V / det C).
     ratio = np.sqrt((freed[0] * freed[1]) / (seen[0] * seen[1]))
     return np.array((x, y)), _Ellipses(half, xy, spread, freed), m00 * ratio
@@ -255,7 +255,7 @@ def _medians(blobs: np.ndarray) -> np.ndarray:
     return 0.5 * (parted[:, lower] + parted[:, middle])
 
 
-def _anywhere(height: int, width: int) -> float:
+def anywhere_px2(height: int, width: int) -> float:
     """The variance of a point that may be anywhere on the map's longer side, px²."""
     return max(max(height, width) ** 2 / 12.0, 1.0)
 

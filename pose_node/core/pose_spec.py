@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,6 +87,21 @@ class DenseSpec:
         return self.input_size[0] // self.stride, self.input_size[1] // self.stride
 
 
+@dataclass(frozen=True)
+class PointsSpec(DenseSpec):
+    """As DenseSpec, but the network says where in the crop it looks: `points` places, as rows
+    (N, 7, 1, points): u, v in pixels of the input (`stride` is 1), coordinates, weights.
+    """
+
+    points: int = field(kw_only=True)
+    kind: str = 'points'
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """(width, height) of what the network gives."""
+        return self.points, 1
+
+
 PoseSpec = HeatmapSpec | DenseSpec
 
 
@@ -151,9 +166,19 @@ def _dense(fields: Fields, shared: dict[str, Any]) -> DenseSpec:
     return DenseSpec(**shared, relative_delta=fields.number('relative_delta', above=0.0))
 
 
+def _points(fields: Fields, shared: dict[str, Any]) -> PointsSpec:
+    points, delta = fields.whole('points', at_least=4), fields.number('relative_delta', above=0.0)
+    if shared['stride'] != 1:
+        fields.fail(
+            'stride', f'is {shared["stride"]}', 'points are in pixels of the input: give 1'
+        )
+    return PointsSpec(**shared, relative_delta=delta, points=points)
+
+
 KINDS: dict[str, Callable[[Fields, dict[str, Any]], PoseSpec]] = {
     'heatmap': _heatmap,
     'dense': _dense,
+    'points': _points,
 }
 
 

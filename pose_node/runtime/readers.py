@@ -126,9 +126,12 @@ class DenseReader:
         del options
         return _likelihood(sight, np.flatnonzero(sight.counts), estimate, dense.KERNEL_SIGMAS)
 
+    def _found(self, maps: np.ndarray, bounds_obj: np.ndarray) -> dense.DensePoints:
+        spec = self.spec
+        return dense.correspondences(maps, bounds_obj, spec.stride, spec.relative_delta)
+
     def _sight(self, maps: np.ndarray, name: str, affine: np.ndarray) -> Sight:
-        spec, bounds_obj = self.spec, self.objects[name].bounds_obj_m
-        found = dense.correspondences(maps, bounds_obj, spec.stride, spec.relative_delta)
+        found = self._found(maps, self.objects[name].bounds_obj_m)
         if not len(found.points_obj):
             nowhere = np.full((self.points, 3), np.nan)
             spread = np.full((self.points, 2, 2), np.nan)
@@ -143,13 +146,24 @@ class DenseReader:
             covariances_px[0],
             found.weights.mean(axis=1),
             np.ones(len(found.points_obj), bool),
-            found.covariance_scale * spec.calibration[name].covariance_scale,
+            found.covariance_scale * self.spec.calibration[name].covariance_scale,
         )
+
+
+class PointsReader(DenseReader):
+    """The same at places that the network chose."""
+
+    channels = 7
+
+    def _found(self, maps: np.ndarray, bounds_obj: np.ndarray) -> dense.DensePoints:
+        rows, spec = maps.reshape(self.channels, -1), self.spec
+        return dense.point_correspondences(rows, bounds_obj, spec.stride, spec.relative_delta)
 
 
 READERS: dict[str, Callable[[PoseSpec, Mapping[str, ObjectSpec]], Reader]] = {
     'heatmap': HeatmapReader,
     'dense': DenseReader,
+    'points': PointsReader,
 }
 
 

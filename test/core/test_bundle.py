@@ -220,8 +220,9 @@ def thing(key: str, value):
         (thing('mesh', 'none.ply'), r'objects\[0\].mesh is .*"files" does not list'),
         (
             network('kind', 'voxels'),
-            "kind is 'voxels', and this version knows heatmap, dense; use a newer",
+            "kind is 'voxels', and this version knows heatmap, dense, points; use a newer",
         ),
+        (network('kind', 'points'), r'pose_network\.points is missing'),
         (network('file', '/etc/passwd'), 'must match'),
         (network('file', 'pose.pt'), r'ending with \.onnx'),
         (network('file', 'none.onnx'), 'does not list'),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pose_node.core.camera import Camera
-from pose_node.core.dense import KERNEL_SIGMAS, correspondences, solve
+from pose_node.core.dense import KERNEL_SIGMAS, correspondences, point_correspondences, solve
 from pose_node.core.geometry import angle_between, apply, exp_so3, inverse, make_pose
 
 STRIDE, SIZE = 4, 32
@@ -92,3 +92,27 @@ def test_maps_of_nothing_give_nothing(harm: str) -> None:
     found = correspondences(maps, BOUNDS, STRIDE, 0.1)
     assert len(found.points_obj) == 0 and found.points_px.shape == (0, 2)
     assert found.covariance_scale == 1.0
+
+
+def test_chosen_places_are_read_as_pixels_are() -> None:
+    """The same points as rows, in pixels of the input: one likelihood; a row that is not finite
+    is left out.
+    """
+    maps, hit = ball_maps(make_pose(exp_so3(np.array([0.2, 0.3, 0.1])), np.array([0, 0, 0.62])))
+    v, u = np.mgrid[:SIZE, :SIZE] * STRIDE + 0.5 * STRIDE - 0.5
+    rows = np.concatenate((u[None], v[None], maps)).reshape(7, -1)
+    wanted = correspondences(maps, BOUNDS, STRIDE, 0.1)
+    got = point_correspondences(rows, BOUNDS, 1, 0.1)
+    assert got.delta == pytest.approx(wanted.delta, rel=1e-12)
+    assert got.covariance_scale == pytest.approx(wanted.covariance_scale, rel=1e-12)
+    np.testing.assert_allclose(got.points_px, (wanted.points_px + 0.5) * STRIDE - 0.5)
+    np.testing.assert_allclose(got.covariances_px, wanted.covariances_px * STRIDE**2)
+    np.testing.assert_array_equal(got.points_obj, wanted.points_obj)
+    columns = np.flatnonzero(hit)
+    rows[0, columns[:5]], rows[1, columns[5:9]], rows[6, columns[9]] = np.nan, np.inf, -1.0
+    got = point_correspondences(rows, BOUNDS, 1, 0.1)
+    assert np.isfinite(got.points_px).all() and np.isfinite(got.covariances_px).all()
+    left = set(map(tuple, rows[:2, columns[10:]].T))
+    assert len(got.points_px) and set(map(tuple, got.points_px)) <= left
+    rows[:2] = np.nan
+    assert len(point_correspondences(rows, BOUNDS, 1, 0.1).points_obj) == 0

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from pose_node.core.errors import PoseNodeError
+from training.nets import keypoint_pose
+from training.nets.decode import Decoded, decode
 from training.objects.ply import write_ply
 from training.recipe import Recipe, load_recipe
 from training.steps import fit as fit_module
@@ -160,6 +162,28 @@ def test_skipped_steps_are_logged_and_said(
     line = next(line for line in read_log(recipe.cache / 'pose.csv') if 'skipped' in line)
     assert line['skipped'] == 2 and np.isfinite(line['loss'])
     assert 'pose: 2 of 12 steps were skipped' in capsys.readouterr().out
+
+
+def test_what_the_pose_loss_left_out_is_logged_and_said(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Keypoints that do not count are no points: every object that is there is missed, aloud."""
+    recipe.path.write_text(RECIPE.format(TWELVE_STEPS + 'pose_loss = 0.1\n'))
+    recipe = load_recipe(recipe.path)
+
+    def blind(*arguments: object) -> Decoded:
+        found = decode(*arguments)  # type: ignore[arg-type]
+        return dataclasses.replace(found, counts=torch.zeros_like(found.counts))
+
+    monkeypatch.setattr(keypoint_pose, 'decode', blind)
+    run = fit(recipe, 'pose', workers=0, threads=1)
+    line = next(line for line in read_log(recipe.cache / 'pose.csv') if 'skipped' in line)
+    there = sum(int(batch[5].sum()) for batch in loader(Batches(recipe, 'pose', 0, 12), 0))
+    assert line['too_few_points'] == there > 12 and line['degenerate'] == line['not_finite'] == 0
+    assert f'pose: {there} objects were left out of the pose loss: too few' in (
+        capsys.readouterr().out
+    )
+    assert run.skipped == 0 and np.isfinite(line['loss'])
 
 
 def test_the_best_average_is_the_one_that_is_used(recipe: Recipe) -> None:

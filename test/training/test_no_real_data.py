@@ -160,7 +160,7 @@ def test_labels_at_the_nearest_surface(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_sentences(tmp_path: Path) -> None:
-    with pytest.raises(PoseNodeError, match="wanted 'lite0', 'unet' or 'dense'"):
+    with pytest.raises(PoseNodeError, match='wanted one of lite0, unet, dense'):
         recipe_of(tmp_path, network='vgg')
     with pytest.raises(PoseNodeError, match="wanted 'projection' or 'nearest'"):
         recipe_of(tmp_path, annotation='guess')

@@ -30,8 +30,6 @@ from .unet import STRIDE, Up
 
 CHANNELS = 5  # x, y, z, and the logarithms of two weights
 POINTS = 512  # of the map's pixels that a step looks at
-# EPro-PnP version 2: what the divergence and the two parts of the derivative count.
-_DIVERGENCE, _TRANSLATION, _ROTATION = 0.2, 1.0, 1.0
 _FIRST_LOG_SCALE = 3.0
 _WIDTHS = (128, 80, 56)  # of the decoder, from the deepest
 
@@ -139,6 +137,10 @@ class DenseUNet(PoseNetwork):
                 loss = loss + F.binary_cross_entropy_with_logits(maps[:, 3:], mask)
         return loss
 
+    def troubles(self) -> dict[str, int]:
+        """The layer's."""
+        return self.layer.troubles() if self.end_to_end else {}
+
     def _pose_loss(
         self, maps: Tensor, log_scale: Tensor, index: Tensor, truth: Sequence[Tensor]
     ) -> Tensor:
@@ -150,9 +152,7 @@ class DenseUNet(PoseNetwork):
         chosen = subset(
             POINTS, points_obj, points_px, weights=weights(maps, log_scale).flatten(2).mT
         )
-        found = self.layer(*chosen, K, T_cam_obj, log_scale.exp(), wanted=present)
-        loss = _DIVERGENCE * found.divergence + _ROTATION * found.rotation
-        return loss + _TRANSLATION * found.translation
+        return self.layer(*chosen, K, T_cam_obj, log_scale.exp(), wanted=present).total
 
 
 def weights(maps: Tensor, log_scale: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ from .epro.solver import (
 from .epro.start import StartOptions, best_start, random_starts
 
 _LEAST_POINTS = 4
+# EPro-PnP version 2: what the divergence and the two parts of the derivative count.
+_DIVERGENCE, _TRANSLATION, _ROTATION = 0.2, 1.0, 1.0
 # Least eigenvalue of the information, scaled to a diagonal of one, of points that fix a pose.
 _DEGENERATE = 1e-6
 
@@ -88,6 +90,12 @@ class PnpLoss:
     covariance: Tensor  # (B, d, d) of their steps
     samples: Samples
     log_posterior: Tensor  # (B,) mean over the target's modes
+
+    @property
+    def total(self) -> Tensor:
+        """What is minimised: the three losses, as the paper weighs them."""
+        derivative = _TRANSLATION * self.translation + _ROTATION * self.rotation
+        return _DIVERGENCE * self.divergence + derivative
 
     @property
     def used(self) -> Tensor:
@@ -157,6 +165,11 @@ class PnpLayer(nn.Module):
             samples=found.samples,
             log_posterior=-found.divergence.detach(),
         )
+
+    def troubles(self) -> dict[str, int]:
+        """How many objects of all steps so far did not go well, by the name of their status."""
+        counts = self.by_status.tolist()
+        return {s.name.lower(): counts[s] for s in Status if s is not Status.OK}
 
     @torch.no_grad()
     def _follow(self, scale: Tensor | None, status: Tensor, counted: Tensor) -> None:

@@ -31,6 +31,10 @@ class PoseNetwork(nn.Module, ABC):
     def advance(self, epoch: int) -> None:
         """Called before every step: whatever changes in the course of a training."""
 
+    def troubles(self) -> dict[str, int]:
+        """Objects that a loss left out or could make little of, by the trouble's name, so far."""
+        return {}
+
     def rate(self, usual: float) -> float:
         """Share of the highest rate; `usual` is the warm-up and the cosine."""
         return usual

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .keypoint_pose import KeypointPose
 from .lite0 import MEAN, STD, Lite0
 from .pose_network import PoseNetwork
 
@@ -50,10 +51,18 @@ class HeatmapUNet(PoseNetwork):
     encoder: Lite0
 
     def __init__(
-        self, keypoints: int, objects: int = 1, *, pretrained: bool = True, frozen: int = 0
+        self,
+        keypoints: int,
+        objects: int = 1,
+        *,
+        pretrained: bool = True,
+        frozen: int = 0,
+        pose_loss: float = 0.0,
+        sigma_px: float = 1.0,
     ):
+        """pose_loss: what the pose counts beside the maps; sigma_px: of their targets."""
         super().__init__()
-        self.keypoints, self.objects = keypoints, objects
+        self.keypoints, self.objects, self.pose_loss = keypoints, objects, pose_loss
         self.encoder = Lite0(frozen=frozen)
         if pretrained:
             self.encoder.load_imagenet()
@@ -67,6 +76,8 @@ class HeatmapUNet(PoseNetwork):
         self.head = nn.Conv2d(56, objects * keypoints, 1)
         if objects > 1:
             self.mark = nn.Parameter(torch.zeros(objects, c32, 1, 1))
+        if pose_loss:
+            self.pose = KeypointPose(sigma_px, STRIDE)
 
     def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         f4, f8, f16, f32 = self.encoder(x)
@@ -87,9 +98,16 @@ class HeatmapUNet(PoseNetwork):
         return torch.exp(self(x, index))
 
     def loss(self, outputs: Tensor, labels: Sequence[Tensor]) -> Tensor:
-        """Cross entropy of the keypoints whose place is known."""
-        targets, _, known = labels
-        return heatmap_loss(outputs, targets, known)
+        """Cross entropy of the keypoints whose place is known; where the pose counts, labels go on
+        as KeypointPose takes them.
+        """
+        targets, _, known, *posed = labels
+        loss = heatmap_loss(outputs, targets, known)
+        return loss + self.pose_loss * self.pose(outputs, *posed) if self.pose_loss else loss
+
+    def troubles(self) -> dict[str, int]:
+        """The layer's, where there is one."""
+        return self.pose.layer.troubles() if self.pose_loss else {}
 
 
 def heatmap_loss(log_maps: Tensor, targets: Tensor, known: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..nets.deformable import DeformableNet
 from ..nets.dense import DenseUNet
 from ..nets.lite0 import Lite0
 from ..nets.locator import Locator
@@ -84,10 +85,19 @@ def build(recipe: Recipe, kind: str, *, pretrained: bool = True) -> PoseNetwork 
     objects, frozen = len(recipe.objects), recipe.fit_options(kind).frozen
     if kind == 'pose' and recipe.pose.network == 'dense':
         network = _dense(recipe, pretrained=pretrained)
+    elif kind == 'pose' and recipe.pose.network == 'deformable':
+        network = DeformableNet(_bounds(recipe), encoder=_encoder(recipe, pretrained=pretrained))
     elif kind == 'pose' and recipe.pose.network == 'unet':
         network = _published(recipe, pretrained=pretrained)
     elif kind == 'pose':
-        network = HeatmapUNet(recipe.keypoints, objects, pretrained=pretrained, frozen=frozen)
+        network = HeatmapUNet(
+            recipe.keypoints,
+            objects,
+            pretrained=pretrained,
+            frozen=frozen,
+            pose_loss=recipe.pose.pose_loss,
+            sigma_px=recipe.pose.sigma_px,
+        )
     else:
         network = Locator(objects, pretrained=pretrained, frozen=frozen)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -112,17 +122,25 @@ def _published(recipe: Recipe, *, pretrained: bool) -> PublishedUNet:
 
 
 def _dense(recipe: Recipe, *, pretrained: bool) -> DenseUNet:
-    """Its boxes are the meshes'."""
-    options = recipe.pose
-    encoder = Lite0(frozen=options.frozen)
+    return DenseUNet(
+        _bounds(recipe),
+        encoder=_encoder(recipe, pretrained=pretrained),
+        coordinates=recipe.pose.coordinates,
+        end_to_end=recipe.pose.end_to_end,
+    )
+
+
+def _encoder(recipe: Recipe, *, pretrained: bool) -> Lite0:
+    encoder = Lite0(frozen=recipe.pose.frozen)
     if pretrained:
         encoder.load_imagenet()
+    return encoder
+
+
+def _bounds(recipe: Recipe) -> torch.Tensor:
+    """(objects, 2, 3) m: the meshes' boxes, as the bundle will say them."""
     meshes = [load_mesh(each.mesh, each.mesh_unit_m) for each in recipe.objects]
-    # As the bundle will say them.
-    bounds = torch.from_numpy(np.stack([mesh.bounds_m.round(6) for mesh in meshes]))
-    return DenseUNet(
-        bounds, encoder=encoder, coordinates=options.coordinates, end_to_end=options.end_to_end
-    )
+    return torch.from_numpy(np.stack([mesh.bounds_m.round(6) for mesh in meshes]))
 
 
 def pose_network(recipe: Recipe) -> PoseNetwork:

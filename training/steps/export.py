@@ -25,7 +25,7 @@ from pose_node.core.bundle import write_bundle
 from pose_node.core.errors import PoseNodeError
 from pose_node.runtime.backends.onnx import OnnxBackend
 
-from ..nets import lite0, locator, unet
+from ..nets import lite0, locator
 from ..nets.pose_network import PoseNetwork
 from ..recipe import Recipe
 from ..synth.things import Thing, load_things
@@ -38,7 +38,12 @@ from .judges import JUDGES
 from .shipped import shipped_mesh
 
 _OPSET = 17
-_OUTPUTS = {'lite0': 'heatmaps', 'unet': 'heatmaps', 'dense': 'correspondences'}
+_OUTPUTS = {
+    'lite0': 'heatmaps',
+    'unet': 'heatmaps',
+    'dense': 'correspondences',
+    'deformable': 'points',
+}
 _CALIBRATION = ('covariance_scale', 'prior_std_px', 'score')
 # Largest difference of a map's probability, or of a box number, with the weights as stored.
 _PARITY = 1e-3
@@ -189,7 +194,6 @@ def _manifest(recipe: Recipe, calibration: dict[str, Any], network: PoseNetwork)
             'input_size': recipe.dataset.input_size,
             'mean': network.mean,
             'std': network.std,
-            'stride': unet.STRIDE,
             'region_scale': recipe.dataset.region_scale,
             'calibration': {
                 name: {key: pose['objects'][name].get(key) for key in _CALIBRATION}

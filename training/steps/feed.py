@@ -22,6 +22,8 @@ from ..nets.locator import Locator
 from ..nets.pose_network import PoseNetwork
 from ..recipe import FitOptions, Recipe
 from ..synth.dataset import View
+from ..synth.mesh import load_mesh
+from ..synth.things import keypoints_of
 from .shards import Shards, rendered
 
 MODES = 8  # poses of a symmetric object that are taught at once
@@ -56,6 +58,17 @@ def pose_labels(
         height, width = (n // stride for n in sample.picture.shape[:2])
         targets = heatmap.encode(points_px, (width, height), options.sigma_px)
     return targets, np.nan_to_num(points_px).astype(np.float32), known
+
+
+def posed_labels(
+    view: View, points_obj: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """present, K (3, 3), T_cam_obj (1, 4, 4), points_obj (K, 3) m, for KeypointPose: maps of
+    symmetric objects are taught one pose, and so is what they give.
+    """
+    T_cam_obj = view.T_cam_obj[None].astype(np.float32)
+    present = np.array(bool(view.present))
+    return present, view.K.astype(np.float32), T_cam_obj, points_obj.astype(np.float32)
 
 
 def dense_labels(
@@ -159,6 +172,10 @@ class Batches(IterableDataset):  # type: ignore[type-arg]
             Shards(recipe, kind, shards)  # what is wrong with them is said here, not in a worker
         self.batch = recipe.fit_options(kind).batch
         self.alike = alike_poses(recipe)
+        self.points_obj = [
+            keypoints_of(each, load_mesh(each.mesh, each.mesh_unit_m), recipe.keypoints)
+            for each in (recipe.objects if kind == 'pose' and recipe.pose.pose_loss else ())
+        ]
         self.part, rest = divmod(self.batch, world)
         if rest:
             raise PoseNodeError(
@@ -180,10 +197,13 @@ class Batches(IterableDataset):  # type: ignore[type-arg]
             yield (pictures, *(np.stack(column) for column in zip(*labels, strict=True)))
 
     def _labels(self, view: View) -> tuple[np.ndarray, ...]:
-        if self.kind == 'pose' and self.recipe.pose.network == 'dense':
+        if self.kind == 'pose' and self.recipe.pose.network in ('dense', 'deformable'):
             return np.array(view.thing), *dense_labels(view, unet.STRIDE, self.alike[view.thing])
         if self.kind == 'pose':
-            return np.array(view.thing), *pose_labels(view, unet.STRIDE, self.recipe.pose)
+            labels = np.array(view.thing), *pose_labels(view, unet.STRIDE, self.recipe.pose)
+            if self.recipe.pose.pose_loss:
+                return *labels, *posed_labels(view, self.points_obj[view.thing])
+            return labels
         return locator_targets(view, locator.STRIDE, len(self.recipe.objects))
 
 

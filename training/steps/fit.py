@@ -22,6 +22,11 @@ from .validate import Validation
 _SAVE_EVERY_S = 60.0
 _LOG_EVERY = 50  # steps
 _LARGEST_GRADIENT = 5.0
+_WORDS = {
+    'too_few_points': 'objects were left out of the pose loss: too few points had a weight',
+    'not_finite': 'objects were left out of the pose loss: it was not finite',
+    'degenerate': 'objects had points that fixed no pose; they were learned from',
+}
 LOSSES = {'pose': ('loss',), 'locator': ('centers', 'boxes')}
 
 
@@ -63,7 +68,7 @@ def fit(
         recipe, kind, run.step, steps,
         rank=engine.global_rank, world=engine.world_size, shards=shards,
     )  # fmt: skip
-    names = (*LOSSES[kind], 'pictures_per_s', 'waited_share', 'skipped')
+    names = (*LOSSES[kind], 'pictures_per_s', 'waited_share', 'skipped', *_troubles(run))
     with FitLog(
         recipe.cache / f'{kind}.csv' if speaks else None,
         (*names, *(validation.names if validation else ())),
@@ -74,7 +79,8 @@ def fit(
             log.add(train_step(run, kind, batch, options))
             last = run.step == steps
             if run.step % _LOG_EVERY == 0 or last:
-                log.losses(run.step, LOSSES[kind], options.batch, skipped=run.skipped)
+                counts = {'skipped': run.skipped, **_troubles(run)}
+                log.losses(run.step, LOSSES[kind], options.batch, **counts)
             if validation and (run.step % every == 0 or last):
                 figures = validation(run.average)
                 run.keep(figures[validation.decides])
@@ -83,11 +89,25 @@ def fit(
                 run.save(recipe.cache / f'{kind}.pt')
                 saved = time.monotonic()
     engine.barrier()
-    if speaks and run.skipped:
-        print(f'{kind}: {run.skipped} of {steps} steps were skipped, their gradient not finite')
+    if speaks:
+        _say(run, kind, steps)
     if validation and run.best:
         print(f'{kind}: kept step {run.best["step"]}, {validation.decides} {run.best["figure"]}')
     return run
+
+
+def _troubles(run: Run) -> dict[str, int]:
+    """Of the pose's layer, if there is one; where many processes train, of this one's part."""
+    return {} if isinstance(run.network, Locator) else run.network.troubles()
+
+
+def _say(run: Run, kind: str, steps: int) -> None:
+    """What a training did not learn from."""
+    if run.skipped:
+        print(f'{kind}: {run.skipped} of {steps} steps were skipped, their gradient not finite')
+    for name, count in _troubles(run).items():
+        if count:
+            print(f'{kind}: {count} {_WORDS[name]}')
 
 
 def train_step(run: Run, kind: str, batch: tuple[Tensor, ...], options: FitOptions) -> list[float]:

@@ -13,7 +13,7 @@ from pose_node.core.camera import Camera
 from pose_node.core.geometry import apply
 from pose_node.core.pnp import PoseEstimate
 
-from ..nets import unet
+from ..nets import deformable, unet
 from ..nets.pnp_layer import LayerOptions
 from ..recipe import FitOptions
 from ..synth.dataset import View
@@ -63,6 +63,7 @@ class HeatmapJudge:
         self.sigma_px = options.sigma_px
         self.manifest = {
             'kind': 'heatmap',
+            'stride': unet.STRIDE,
             'sigma_px': options.sigma_px,
             'threshold': THRESHOLD,
             'min_variance_px2': MIN_VARIANCE_PX2,
@@ -104,10 +105,16 @@ class HeatmapJudge:
 class DenseJudge:
     """Coordinates and weights."""
 
+    kind, stride = 'dense', unet.STRIDE
+
     def __init__(self, options: FitOptions) -> None:
         del options
         self.relative_delta = LayerOptions().relative_delta
-        self.manifest = {'kind': 'dense', 'relative_delta': self.relative_delta}
+        self.manifest = {
+            'kind': self.kind,
+            'stride': self.stride,
+            'relative_delta': self.relative_delta,
+        }
 
     def read(self, maps: np.ndarray) -> list[Any]:
         """The maps themselves: what they say is in the units of an object's box."""
@@ -126,10 +133,9 @@ class DenseJudge:
         prior_std_px: float = np.inf,
     ) -> Verdict:
         """The run time's correspondences and solver."""
-        stride, bounds_obj = unet.STRIDE, thing.mesh.bounds_m.round(6)
-        points = dense.correspondences(found, bounds_obj, stride, self.relative_delta or np.inf)
-        points_px = (points.points_px + 0.5) * stride - 0.5
-        covariances_px = points.covariances_px * stride**2
+        points = self._points(found, thing.mesh.bounds_m.round(6))
+        points_px = (points.points_px + 0.5) * self.stride - 0.5
+        covariances_px = points.covariances_px * self.stride**2
         camera = Camera(view.K, (view.picture.shape[1], view.picture.shape[0]))
         estimate = dense.solve(
             points.points_obj, points_px, covariances_px, scale * points.covariance_scale, camera
@@ -144,9 +150,28 @@ class DenseJudge:
             np.linalg.norm(keypoints_px - view.keypoints_px, axis=1),
         )
 
+    def _points(self, found: Any, bounds_obj: np.ndarray) -> dense.DensePoints:
+        delta = self.relative_delta or np.inf
+        return dense.correspondences(found, bounds_obj, self.stride, delta)
+
+
+class PointsJudge(DenseJudge):
+    """Coordinates and weights at places of the network's choice."""
+
+    kind, stride = 'points', 1
+
+    def __init__(self, options: FitOptions) -> None:
+        super().__init__(options)
+        self.manifest['points'] = deformable.POINTS
+
+    def _points(self, found: Any, bounds_obj: np.ndarray) -> dense.DensePoints:
+        rows, delta = found.reshape(deformable.CHANNELS, -1), self.relative_delta or np.inf
+        return dense.point_correspondences(rows, bounds_obj, self.stride, delta)
+
 
 JUDGES: dict[str, Callable[[FitOptions], Judge]] = {
     'lite0': HeatmapJudge,
     'unet': HeatmapJudge,
     'dense': DenseJudge,
+    'deformable': PointsJudge,
 }

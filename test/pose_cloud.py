@@ -26,9 +26,9 @@ from pose_node.core.camera import Camera
 from pose_node.core.geometry import angle_between, apply, exp_so3, make_pose
 from pose_node.core.pnp import PnpStatus, solve_pnp
 from pose_node.core.symmetry import Symmetries
-from pose_node.runtime.distribution import Likelihood, sampled
+from pose_node.runtime.distribution import sampled
 from pose_node.runtime.preprocess import Region
-from pose_node.runtime.results import ObjectPose, nothing
+from pose_node.runtime.results import Likelihood, ObjectPose, nothing
 
 F, SIDE_PX, ZOOM = 600.0, 64, 7
 TAG_M, FAR_M, CORNERS = 0.06, 0.8, 6

@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pose_node.core.bundle import Bundle
-    from pose_node.runtime.distribution import Distribution
-    from pose_node.runtime.results import ObjectPose
+    from pose_node.runtime.results import Distribution, ObjectPose
     from pose_node.runtime.track import Track
 
 

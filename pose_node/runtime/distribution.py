@@ -7,14 +7,16 @@ found, with a generator seeded by stamp and object: the same picture gives the s
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pose_node.core.amis import AmisOptions, Hypothesis, sample_poses
+from pose_node.core.amis import AmisOptions, sample_poses
 from pose_node.core.geometry import angle_between
 from pose_node.core.pnp import PnpOptions
+
+from .results import Distribution
 
 if TYPE_CHECKING:
     from pose_node.core.camera import Camera
@@ -26,35 +28,6 @@ DISTRIBUTIONS = ('gaussian', 'amis')
 CLOUD_POSES = 128  # as many as people can tell apart
 _SAMPLES = 512  # for every answer of the solver
 _LEAST_EFFECTIVE = 20.0  # samples that fewer are worth tell no covariance
-
-
-@dataclass(frozen=True, eq=False)
-class Likelihood:
-    """What makes a pose likely, and where it is known to be so."""
-
-    points_obj: np.ndarray  # (K, 3) m
-    points_px: np.ndarray  # (K, 2) picture px
-    covariances_px: np.ndarray  # (K, 2, 2) picture px²
-    optima: tuple[np.ndarray, ...]  # (4, 4) each, the best first
-    kernel_sigmas: float  # beyond, a residual counts as an outlier's (Huber)
-    covariance_scale: float = 1.0  # of the poses
-
-
-@dataclass(frozen=True, eq=False)
-class Distribution:
-    """One object's pose as one picture has it."""
-
-    T_cam_obj: np.ndarray  # (S, 4, 4), of equal weight
-    hypotheses: tuple[Hypothesis, ...]  # that of the pose itself first, then the likelier first
-
-    def moved(self, T_to_cam: np.ndarray) -> Distribution:
-        """The same in another frame."""
-        turned = np.kron(np.eye(2), T_to_cam[:3, :3])
-        hypotheses = [
-            Hypothesis(T_to_cam @ each.T_cam_obj, turned @ each.covariance @ turned.T, each.share)
-            for each in self.hypotheses
-        ]
-        return Distribution(T_to_cam @ self.T_cam_obj, tuple(hypotheses))
 
 
 def sampled(pose: ObjectPose, camera: Camera, symmetries: Symmetries, stamp_ns: int) -> ObjectPose:

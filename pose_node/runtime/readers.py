@@ -14,7 +14,7 @@ from pose_node.core.manifest import ObjectSpec
 from pose_node.core.pnp import PnpOptions, PoseEstimate, solve_pnp
 from pose_node.core.pose_spec import DenseSpec, HeatmapSpec, PoseSpec
 
-from .distribution import Likelihood
+from .results import Likelihood
 
 if TYPE_CHECKING:
     from pose_node.core.camera import Camera

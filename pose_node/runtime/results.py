@@ -8,13 +8,42 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pose_node.core.amis import Hypothesis
 from pose_node.core.pnp import PnpStatus
 
 from .score import score_features
 
 if TYPE_CHECKING:
-    from .distribution import Distribution, Likelihood
     from .preprocess import Region
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood:
+    """What makes a pose likely, and where it is known to be so."""
+
+    points_obj: np.ndarray  # (K, 3) m
+    points_px: np.ndarray  # (K, 2) picture px
+    covariances_px: np.ndarray  # (K, 2, 2) picture px²
+    optima: tuple[np.ndarray, ...]  # (4, 4) each, the best first
+    kernel_sigmas: float  # beyond, a residual counts as an outlier's (Huber)
+    covariance_scale: float = 1.0  # of the poses
+
+
+@dataclass(frozen=True, eq=False)
+class Distribution:
+    """One object's pose as one picture has it."""
+
+    T_cam_obj: np.ndarray  # (S, 4, 4), of equal weight
+    hypotheses: tuple[Hypothesis, ...]  # that of the pose itself first, then the likelier first
+
+    def moved(self, T_to_cam: np.ndarray) -> Distribution:
+        """The same in another frame."""
+        turned = np.kron(np.eye(2), T_to_cam[:3, :3])
+        hypotheses = [
+            Hypothesis(T_to_cam @ each.T_cam_obj, turned @ each.covariance @ turned.T, each.share)
+            for each in self.hypotheses
+        ]
+        return Distribution(T_to_cam @ self.T_cam_obj, tuple(hypotheses))
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from pose_node.core.amis import Hypothesis
 from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import make_pose
-from pose_node.runtime.distribution import Distribution
+from pose_node.runtime.results import Distribution
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 

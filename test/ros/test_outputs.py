@@ -20,9 +20,8 @@ from pose_node.core.pnp import PnpStatus
 from pose_node.ros.markers import Markers
 from pose_node.ros.outputs import Outputs
 from pose_node.ros.parameters import Parameters
-from pose_node.runtime.distribution import Distribution
 from pose_node.runtime.preprocess import Region
-from pose_node.runtime.results import ObjectPose, nothing
+from pose_node.runtime.results import Distribution, ObjectPose, nothing
 
 
 class Publisher:

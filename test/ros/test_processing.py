@@ -26,9 +26,8 @@ from pose_node.ros.intake import Frame, Intake
 from pose_node.ros.parameters import Parameters
 from pose_node.ros.pictures import encode_image
 from pose_node.ros.processing import Processor, Worker
-from pose_node.runtime.distribution import Distribution
 from pose_node.runtime.preprocess import Region
-from pose_node.runtime.results import FrameResult, nothing
+from pose_node.runtime.results import Distribution, FrameResult, nothing
 
 PICTURE = np.full((4, 6, 3), 50, np.uint8)
 

@@ -12,11 +12,11 @@ from pose_node.core.camera import Camera
 from pose_node.core.geometry import angle_between, exp_so3, inverse, log_so3, make_pose
 from pose_node.core.pnp import PnpStatus, refine_pose
 from pose_node.core.symmetry import Symmetries
-from pose_node.runtime.distribution import CLOUD_POSES, Likelihood, answers, sampled
+from pose_node.runtime.distribution import CLOUD_POSES, answers, sampled
 from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 from pose_node.runtime.preprocess import Region
 from pose_node.runtime.readers import DenseReader, HeatmapReader, Sight
-from pose_node.runtime.results import ObjectPose, nothing
+from pose_node.runtime.results import Likelihood, ObjectPose, nothing
 
 CAMERA = Camera(np.array([[600.0, 0, 320], [0, 600.0, 240], [0, 0, 1]]), (640, 480))
 PICTURE = np.full((480, 640, 3), 96, np.uint8)

@@ -13,9 +13,9 @@ from pose_node.core.geometry import exp_so3, make_pose
 from pose_node.core.motion import MotionOptions
 from pose_node.core.pnp import PnpStatus
 from pose_node.core.symmetry import Symmetries
-from pose_node.runtime.distribution import Distribution, answers
+from pose_node.runtime.distribution import answers
 from pose_node.runtime.preprocess import Region
-from pose_node.runtime.results import nothing
+from pose_node.runtime.results import Distribution, nothing
 from pose_node.runtime.track import Tracker, TrackOptions
 
 STEP_NS = 100_000_000

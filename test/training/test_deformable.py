@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -13,28 +12,21 @@ pytest.importorskip('moderngl', reason='moderngl is not installed: run `make tes
 pytest.importorskip('torch', reason='torch is not installed: run `make test`')
 
 import torch
+from tiny_networks import judged, made, tiny_recipe
 from torch import Tensor, nn
 
-from pose_node.core import metrics
-from pose_node.core.camera import Camera
+from pose_node.core.bundle import Bundle
 from pose_node.core.errors import PoseNodeError
 from pose_node.core.pose_spec import PointsSpec
 from pose_node.runtime.estimator import PoseEstimator
-from pose_node.runtime.preprocess import Region
-from training.__main__ import main
 from training.nets.deformable import POINTS, DeformableNet
 from training.nets.lite0 import Lite0
 from training.nets.pnp_layer import LayerOptions
-from training.recipe import Recipe, load_recipe
 from training.steps import fit
 from training.steps.fit_log import read_log
-from training.synth.background import Backgrounds
-from training.synth.dataset import Dataset
 
-TINY = Path(__file__).parents[2] / 'config' / 'recipes' / 'tiny.toml'
 SEED = 99_000_003
 POSE = """
-[pose]
 network = "deformable"
 start = "{bundles}/drill"
 samples = 576
@@ -120,58 +112,25 @@ def test_every_weight_has_a_gradient_and_what_is_absent_has_none(rng) -> None:
             assert parameter.grad.any(), name
 
 
-@pytest.fixture(scope='module')
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """The tiny recipe's drill and views, for a network that starts from the shipped one."""
-    bundles = str(TINY.parents[2] / 'bundles')
-    text = TINY.read_text().replace('../../bundles', bundles)
-    text = text[: text.index('[pose]')].replace(
-        'keypoints = 10', 'keypoints = 10\nlocator = false'
-    )
-    path = tmp_path_factory.mktemp('deformable') / 'tiny_deformable.toml'
-    path.write_text(text + POSE.format(bundles=bundles))
-    return load_recipe(path)
-
-
 def test_the_whole_way_to_poses_of_unseen_renders(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three dozen steps by the pose alone, calibrated and exported: the loss falls, the estimator
     finds poses in whole pictures that are no mere guesses, and a wrong manifest is said.
     """
-    monkeypatch.setenv('POSE_NODE_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(Backgrounds.__init__, '__defaults__', (None, 8))
     monkeypatch.setattr(fit, '_LOG_EVERY', 12)
-    out = tmp_path / 'bundle'
-    work = ['--threads', '1', '--workers', '0']
-    assert main(['all', str(recipe.path), '--out', str(out), *work]) == 0
+    recipe = tiny_recipe(tmp_path, POSE)
+    bundle = made(recipe, tmp_path, monkeypatch)
     told = [line['loss'] for line in read_log(recipe.cache / 'pose.csv') if 'loss' in line]
     print('loss', told)
-    shown = dataclasses.replace(
-        recipe.locator_dataset, input_size=recipe.locator_dataset.scene.picture_size
-    )
-    dataset = Dataset(shown, recipe.objects, recipe.keypoints, SEED)
-    mesh, errors = dataset.things[0].mesh, []
-    with PoseEstimator(out) as estimator:
-        assert isinstance(estimator.spec, PointsSpec) and estimator.spec.points == POINTS
-        for number in range(24):
-            sample = dataset.whole(number)
-            if not sample.scene.present:
-                continue
-            region = Region(
-                'drill', tuple(sample.box_center_px.tolist()), tuple(sample.box_size_px.tolist())
-            )
-            camera = Camera(sample.scene.K, shown.scene.picture_size)
-            found = estimator(sample.picture, camera, regions=[region])
-            pose = (*found.poses, *found.rejected)[0]
-            T = sample.scene.T_cam_obj
-            errors.append(metrics.add(pose.T_cam_obj, T, mesh.vertices_m) / mesh.diameter_m)
-    print('ADD / diameter', np.round(np.percentile(errors, (25, 50, 75)), 3))
-    assert len(errors) >= 16
     assert told[-1] < told[0] - 0.3
-    assert np.median(errors) < 0.4 and np.percentile(errors, 25) < 0.2
-    wrong = json.loads((out / 'bundle.json').read_text())
+    spec = Bundle.load(bundle).pose_network
+    assert isinstance(spec, PointsSpec) and spec.points == POINTS
+    adds, _ = judged(recipe, bundle, SEED, 24)
+    assert len(adds) >= 16
+    assert np.median(adds) < 0.4 and np.percentile(adds, 25) < 0.2
+    wrong = json.loads((bundle / 'bundle.json').read_text())
     wrong['pose_network']['stride'] = 4
-    (out / 'bundle.json').write_text(json.dumps(wrong))
+    (bundle / 'bundle.json').write_text(json.dumps(wrong))
     with pytest.raises(PoseNodeError, match='points are in pixels of the input'):
-        PoseEstimator(out)
+        PoseEstimator(bundle)

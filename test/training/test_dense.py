@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +13,21 @@ pytest.importorskip(
 pytest.importorskip('torch', reason='torch is not installed: `make test` installs the workshop')
 
 import torch
+from tiny_networks import judged, made, tiny_recipe
 
-from pose_node.core import metrics
+from pose_node.core.bundle import Bundle
 from pose_node.core.camera import Camera
 from pose_node.core.geometry import apply
-from pose_node.runtime.estimator import PoseEstimator
-from pose_node.runtime.preprocess import Region
-from training.__main__ import main
 from training.nets.dense import DenseUNet
 from training.nets.lite0 import Lite0
 from training.nets.pnp_layer import LayerOptions, Status
 from training.nets.resnet import ResNet
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe
 from training.steps.feed import Batches, dense_labels, loader
-from training.synth.background import Backgrounds
 from training.synth.dataset import Dataset
 
-TINY = Path(__file__).parents[2] / 'config' / 'recipes' / 'tiny.toml'
 SEED = 77_000_003
 POSE = """
-[pose]
 network = "dense"
 start = "{bundles}/drill"
 samples = 960
@@ -47,15 +41,8 @@ held_out = 48
 
 @pytest.fixture(scope='module')
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """The tiny recipe's drill and views, for a dense network that starts from the shipped one."""
-    bundles = str(TINY.parents[2] / 'bundles')
-    text = TINY.read_text().replace('../../bundles', bundles)
-    text = text[: text.index('[pose]')].replace(
-        'keypoints = 10', 'keypoints = 10\nlocator = false'
-    )
-    path = tmp_path_factory.mktemp('dense') / 'tiny_dense.toml'
-    path.write_text(text + POSE.format(bundles=bundles))
-    return load_recipe(path)
+    """A dense network that starts from the shipped drill."""
+    return tiny_recipe(tmp_path_factory.mktemp('tiny_dense'), POSE)
 
 
 def bounds(objects: int = 1) -> torch.Tensor:
@@ -146,45 +133,13 @@ def test_coordinates_and_a_mask_alone(recipe: Recipe) -> None:
     assert worth.min() > 0.0 and worth.max() < 1.0
 
 
-@pytest.fixture(scope='module')
-def bundle(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few steps, calibrated and exported."""
-    folder = tmp_path_factory.mktemp('dense_bundle')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('POSE_NODE_CACHE', str(folder / 'cache'))
-        patch.setattr(Backgrounds.__init__, '__defaults__', (None, 8))
-        out = folder / 'bundle'
-        work = ['--threads', '1', '--workers', '0']
-        assert main(['all', str(recipe.path), '--out', str(out), *work]) == 0
-    return out
-
-
-def test_poses_of_unseen_renders_are_right(recipe: Recipe, bundle: Path) -> None:
-    """Whole pictures and true boxes through the estimator, against what was rendered."""
-    options = recipe.locator_dataset
-    size = options.scene.picture_size
-    shown = dataclasses.replace(options, input_size=size)
-    dataset = Dataset(shown, recipe.objects, recipe.keypoints, SEED)
-    mesh = dataset.things[0].mesh
-    errors, squared = [], []
-    with PoseEstimator(bundle) as estimator:
-        assert estimator.spec.kind == 'dense'
-        for number in range(30):
-            sample = dataset.whole(number)
-            if not sample.scene.present:
-                continue
-            region = Region(
-                'drill', tuple(sample.box_center_px.tolist()), tuple(sample.box_size_px.tolist())
-            )
-            camera = Camera(sample.scene.K, size)
-            found = estimator(sample.picture, camera, regions=[region])
-            pose = (*found.poses, *found.rejected)[0]
-            T = sample.scene.T_cam_obj
-            errors.append(metrics.add(pose.T_cam_obj, T, mesh.vertices_m) / mesh.diameter_m)
-            squared.append(metrics.nees(pose.T_cam_obj, T, pose.covariance))
-    print('ADD / diameter', np.round(np.percentile(errors, (25, 50)), 3))
-    print('squared error in covariances', np.round(np.nanmedian(squared), 1))
-    assert len(errors) >= 20
-    # After 60 steps: a pose that is guessed is off by a diameter or is none at all.
-    assert np.median(errors) < 0.4 and np.percentile(errors, 25) < 0.15
+def test_poses_of_unseen_renders_are_right(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After 60 steps; a pose that is guessed is off by a diameter or is none at all."""
+    bundle = made(recipe, tmp_path, monkeypatch)
+    assert Bundle.load(bundle).pose_network.kind == 'dense'
+    adds, squared = judged(recipe, bundle, SEED, 30)
+    assert len(adds) >= 20
+    assert np.median(adds) < 0.4 and np.percentile(adds, 25) < 0.15
     assert 0.5 < np.nanmedian(squared) < 50.0

@@ -30,6 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--seed', type=int, default=1, help='scenes: another number, other scenes')
     parser.add_argument('--size', type=picture_size, default=(640, 480), help='scenes: 640x480')
     parser.add_argument(
+        '--paint',
+        type=float,
+        default=0.0,
+        help="scenes: how far colours stray from the meshes' (log standard deviation; 0)",
+    )
+    parser.add_argument(
         '--only', choices=('pose', 'locator'), help='fit, shards: for this network only'
     )
     parser.add_argument('--shards', type=Path, help='fit: folder of samples rendered ahead')
@@ -75,7 +81,10 @@ def run(options: argparse.Namespace) -> None:
         from .steps.scenes import scenes
 
         out = options.out or Path('out') / f'scenes_{recipe.name}'
-        scenes(recipe, out, pictures=options.pictures, seed=options.seed, size=options.size)
+        scenes(
+            recipe, out, pictures=options.pictures, seed=options.seed, size=options.size,
+            paint=options.paint,
+        )  # fmt: skip
     kinds = [options.only] if options.only else ['pose', *(['locator'] if recipe.locator else [])]
     if step == 'shards':
         from .steps.shards import write_shards

@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.progress import Progress, TimeRemainingColumn
@@ -28,6 +29,7 @@ from ..synth.mesh import Mesh, load_mesh, simplified
 from ..synth.pathtrace import PathTracer, auto_exposure, develop
 from ..synth.pile import Body, make_body
 from ..synth.scene import SceneOptions, look_at, turn_z_onto
+from ..synth.stray import strayed
 from ..synth.things import Thing, load_things
 from .bop_writer import (
     Seen,
@@ -42,6 +44,7 @@ from .bop_writer import (
 SAMPLES = 3  # rays a pixel; the denoiser does the rest
 VIEWS = 5  # pictures of a scene
 _ITEM_FACES = 12000  # of a distractor
+_PAINT = 1_000_000  # no picture of a scene has this number
 _VIEW_SLACK_DEG, _DISTANCE_SLACK = 5.0, 1.05
 
 
@@ -55,12 +58,24 @@ class Stock:
     extra: Sequence[Mesh]  # distractors of the recipe
     pictures: tabletop.Pictures
     scene: SceneOptions
+    paint: float = 0.0  # how far the things' colours stray from their meshes'
 
 
-def scenes(recipe: Recipe, out: Path, *, pictures: int, seed: int, size: tuple[int, int]) -> None:
-    """Render `pictures` pictures into the BOP data set `out`, and list what is to be found."""
-    _claim(out, recipe, seed, size)
-    stock = load_stock(recipe, size)
+def scenes(
+    recipe: Recipe,
+    out: Path,
+    *,
+    pictures: int,
+    seed: int,
+    size: tuple[int, int],
+    paint: float = 0.0,
+) -> None:
+    """Render `pictures` pictures into the BOP data set `out`, and list what is to be found.
+
+    paint: the things' colours stray so far from their meshes' (synth/stray.py); 0 is not at all.
+    """
+    _claim(out, recipe, seed, size, paint)
+    stock = dataclasses.replace(load_stock(recipe, size), paint=paint)
     models = {
         number: (thing.mesh, thing.symmetries)
         for number, thing in zip(stock.numbers, stock.things)
@@ -110,9 +125,11 @@ def numbers_of(things: Sequence[Thing]) -> list[int]:
     return [thing.bop_id or next(free) for thing in things]
 
 
-def _claim(out: Path, recipe: Recipe, seed: int, size: tuple[int, int]) -> None:
+def _claim(out: Path, recipe: Recipe, seed: int, size: tuple[int, int], paint: float) -> None:
     """Leave a note of what the pictures were made from; raise where another one lies."""
-    note = {'recipe': recipe.name, 'seed': seed, 'size': list(size)}
+    note: dict[str, Any] = {'recipe': recipe.name, 'seed': seed, 'size': list(size)}
+    if paint:
+        note['paint'] = paint
     path = out / 'scenes.json'
     if path.is_file() and json.loads(path.read_text()) != note:
         raise PoseNodeError(
@@ -126,9 +143,12 @@ def render_scene(stock: Stock, out: Path, seed: int, scene: int, count: int) -> 
     """`count` pictures of one pile; those that are there are kept."""
     folder = out / 'test' / f'{scene:06d}'
     rng = np.random.default_rng((seed, scene))
+    # Its own generator: the scenes are the same ones in any paint.
+    colors = np.random.default_rng((seed, scene, _PAINT))
+    meshes = [strayed(colors, thing.mesh, stock.paint) for thing in stock.things]
     table = tabletop.make_table(
         rng,
-        [(thing.mesh, body) for thing, body in zip(stock.things, stock.bodies)],
+        list(zip(meshes, stock.bodies)),
         _distractors(rng, stock.extra),
         stock.pictures,
         tabletop.TableOptions(),

@@ -118,14 +118,17 @@ def test_a_cloud_while_it_is_asked_for(robot):
 
 
 def test_frame_stats_name_every_stage(robot):
-    header = robot.answer().header
-    (status,) = robot.heard('/pose_node/frame_stats', header).status
-    values = {each.key: float(each.value) for each in status.values}
     stages = ('decode', 'locate', 'preprocess', 'network', 'heatmaps', 'pnp', 'publish')
-    assert all(values[stage] >= 0.0 for stage in stages)
-    assert values['total_ms'] == pytest.approx(sum(values[stage] for stage in stages), rel=0.3)
-    assert values['latency_ms'] >= values['total_ms']
-    assert values['age_ms'] > 1e9  # the picture's stamp lies years back
+    unexplained = []
+    for _ in range(5):  # between two stages the machine may have something else to do
+        header = robot.answer().header
+        (status,) = robot.heard('/pose_node/frame_stats', header).status
+        values = {each.key: float(each.value) for each in status.values}
+        assert all(values[stage] >= 0.0 for stage in stages)
+        unexplained.append(1.0 - sum(values[stage] for stage in stages) / values['total_ms'])
+        assert values['latency_ms'] >= values['total_ms']
+        assert values['age_ms'] > 1e9  # the picture's stamp lies years back
+    assert -0.01 < min(unexplained) < 0.25
 
 
 def test_diagnostics_are_well(robot):
@@ -302,6 +305,10 @@ def test_set_up_anew_for_boxes_from_outside_then_sigterm(peer, every):
     pictures = peer.publisher(Image, '/cam/image')
     infos = peer.publisher(CameraInfo, '/cam/camera_info')
     boxes = peer.publisher(Detection2DArray, '/cam/boxes')
+    # Without them, the first picture would rightly be answered as one without boxes.
+    publishers = (pictures, infos, boxes)
+    assert peer.spin_until(lambda: all(each.get_subscription_count() for each in publishers))
+    peer.spin_for(0.5)
 
     def poses(*found: Detection2D):
         for _ in range(10):

@@ -69,6 +69,11 @@ def load_mitsuba() -> Any:
         fresh = sorted((path for path in found if _llvm_version(path) >= 16), key=_llvm_version)
         if fresh:
             os.environ['DRJIT_LIBLLVM_PATH'] = fresh[-1]
+        elif found:
+            raise PoseNodeError(
+                f'mitsuba needs LLVM 16 or newer and only {max(found, key=_llvm_version)} is here: '
+                'install libllvm19 or set DRJIT_LIBLLVM_PATH'
+            )
     mitsuba.set_variant('llvm_ad_rgb')
     if not drjit.has_backend(drjit.JitBackend.LLVM):
         raise PoseNodeError('mitsuba found no LLVM: install libllvm19 or set DRJIT_LIBLLVM_PATH')

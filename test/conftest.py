@@ -37,3 +37,11 @@ def seed_of(name: str) -> int:
 def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A random generator seeded by the id of the test that asks (file, name and parameters)."""
     return np.random.default_rng(seed_of(request.node.nodeid))
+
+
+@pytest.fixture
+def one_thread() -> None:
+    """Threads of torch that wait for each other on a busy machine cost more than they give."""
+    import torch
+
+    torch.set_num_threads(1)

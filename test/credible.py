@@ -4,9 +4,10 @@ python test/credible.py RECIPE BUNDLE.. [--views 1000]
 
 Of every view the share of the posterior's mass that is denser than the truth: of an honest
 distribution that share is uniform, so that the densest region of 50, 90 and 95 % of the mass holds
-50, 90 and 95 % of the truths. Samples are AMIS's (core/amis.py), of the likelihood that the bundle
-promises; beside it the Gaussian of the solver's covariance. The views are of a seed that neither
-training nor calibration has seen; a symmetric object's truth is the likeliest of its equal poses.
+50, 90 and 95 % of the truths. Samples are AMIS's (core/amis.py), of the likelihood that the node
+samples, too; beside it the Gaussian of the solver's covariance. The views are of a seed that
+neither training nor calibration has seen; a symmetric object's truth is the likeliest of its equal
+poses.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from training.synth.dataset import Dataset, View
 if TYPE_CHECKING:
     from pose_node.core.pose_spec import PoseSpec
     from pose_node.runtime.backends import Backend
+    from pose_node.runtime.results import Likelihood
 
 _SEED = 5_000_011
 _LEVELS = (0.5, 0.9, 0.95)
@@ -86,16 +88,22 @@ def _levels(
             pose = reader.pose(sight, camera, PnpOptions())
             if not pose.ok:
                 continue
-            optima = [T for T in (pose.T_cam_obj, pose.T_cam_obj_other) if T is not None]
-            use = sight.counts
-            points = sight.points_obj[use], sight.points_px[use], sight.covariances_px[use]
-            scale = sight.covariance_scale
-            cloud = sample_poses(*points, camera, optima, rng, covariance_scale=scale)
+            given = reader.likelihood(sight, pose, PnpOptions())
+            cloud = sample_poses(
+                given.points_obj,
+                given.points_px,
+                given.covariances_px,
+                camera,
+                given.optima,
+                rng,
+                covariance_scale=given.covariance_scale,
+                options=AmisOptions(kernel_sigmas=given.kernel_sigmas, freedom=given.freedom),
+            )
             if cloud is None:
                 continue
             truths = view.T_cam_obj @ dataset.things[view.thing].symmetries.transforms()
-            costs = _costs(points, camera, cloud.T_cam_obj)
-            denser = costs < _costs(points, camera, truths).min()
+            costs = _costs(given, camera, cloud.T_cam_obj)
+            denser = costs < _costs(given, camera, truths).min()
             nees = min(metrics.nees(pose.T_cam_obj, T, pose.covariance) for T in truths)
             mass = float(cloud.weights[denser].sum())
             yield mass, float(stats.chi2(6).cdf(nees)), cloud.effective
@@ -111,19 +119,15 @@ def _maps(network: Backend, spec: PoseSpec, views: list[View], names: list[str])
     return network(inputs)[spec.output]
 
 
-def _costs(
-    points: tuple[np.ndarray, np.ndarray, np.ndarray], camera: Camera, T_cam_obj: np.ndarray
-) -> np.ndarray:
+def _costs(given: Likelihood, camera: Camera, T_cam_obj: np.ndarray) -> np.ndarray:
     """(S,) Huber costs of poses (S, 4, 4), pixel by pixel: not how core/amis.py has them."""
-    kernel = AmisOptions().kernel_sigmas
-    points_obj, points_px, covariances_px = points
-    inverses = np.linalg.inv(covariances_px)
+    inverses = np.linalg.inv(given.covariances_px)
     costs = []
     for T in T_cam_obj:
-        off = camera.project(points_obj @ T[:3, :3].T + T[:3, 3]) - points_px
+        off = camera.project(given.points_obj @ T[:3, :3].T + T[:3, 3]) - given.points_px
         squares = np.einsum('ki,kij,kj->k', off, inverses, off)
         sigmas = np.sqrt(np.where(np.isfinite(squares), squares, 1e12))
-        least = np.minimum(sigmas, kernel)
+        least = np.minimum(sigmas, given.kernel_sigmas)
         costs.append(float(np.sum(least * (sigmas - 0.5 * least))))
     return np.array(costs)
 

@@ -24,15 +24,14 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 _TINY = CHECKOUT / 'config' / 'recipes' / 'tiny.toml'
 
 
-def tiny_recipe(folder: Path, pose: str) -> Recipe:
+def tiny_recipe(folder: Path, pose: str, keypoints: int = 10, side_px: int = 64) -> Recipe:
     """The tiny recipe's drill and views without a locator; `pose` is what [pose] says, in which
     {bundles} stands for the folder of the shipped ones.
     """
     bundles = str(CHECKOUT / 'bundles')
     text = _TINY.read_text().replace('../../bundles', bundles)
-    text = text[: text.index('[pose]')].replace(
-        'keypoints = 10', 'keypoints = 10\nlocator = false'
-    )
+    text = text[: text.index('[pose]')].replace('[64, 64]', f'[{side_px}, {side_px}]')
+    text = text.replace('keypoints = 10', f'keypoints = {keypoints}\nlocator = false')
     path = folder / f'{folder.name}.toml'
     path.write_text(f'{text}\n[pose]\n{pose.format(bundles=bundles)}')
     return load_recipe(path)

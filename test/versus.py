@@ -54,7 +54,7 @@ class Usual:
     def __init__(self, bundle: Bundle, camera: Camera) -> None:
         self.spec, self.camera = bundle.pose_network, camera
         self.points_obj = bundle.objects[0].keypoints_obj_m
-        self.network = HeatmapUNet(len(self.points_obj), pretrained=False)
+        self.network = HeatmapUNet(len(self.points_obj))
         self.network.load_state_dict(bundle_weights(bundle, 'pose'), strict=False)
         self.network.eval()
         self.mean = torch.tensor(self.spec.mean)[:, None, None]

@@ -23,7 +23,12 @@ else:
     import tomli as tomllib
 
 
-_NETWORKS = ('lite0', 'unet', 'dense', 'deformable')
+_KNOWN = {
+    'precision': ('fp32', 'bf16'),
+    'network': ('heatmap', 'unet', 'dense', 'deformable'),
+    'encoder': ('', 'lite0', 'resnet18', 'resnet34'),
+    'annotation': ('projection', 'nearest'),
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class FitOptions:
     batch: int = 32
     lr: float = 2e-3  # highest rate of the decoder (AdamW, cosine to zero)
     encoder_lr: float = 0.5  # share of it that the pretrained encoder gets
-    frozen: int = 5  # encoder blocks that keep their ImageNet weights
+    frozen: int = 5  # blocks of 'lite0' that keep their ImageNet weights
     warmup: int = 300  # steps
     weight_decay: float = 1e-4
     ema: float = 0.998  # decay of the averaged weights, which are the ones kept
@@ -46,16 +51,19 @@ class FitOptions:
     # the last ones are kept.
     validate_every: int = 0
     validate_on: int = 256  # samples of a third seed, and pictures of `validation`
-    # The pose network's: 'lite0' says a probability, 'unet' is the published one, which regresses,
-    # 'dense' gives coordinates and weights for every pixel and is taught through the pose,
-    # 'deformable' for a few places of its own choice, taught by the pose alone.
-    network: str = 'lite0'
+    # The pose network's: 'heatmap' says a probability, 'unet' is the published one, which
+    # regresses, 'dense' gives coordinates and weights for every pixel and is taught through the
+    # pose, 'deformable' for a few places of its own choice, taught by the pose alone.
+    network: str = 'heatmap'
+    # Of the pose network: 'lite0', whose ImageNet weights are at hand, 'resnet18' or 'resnet34',
+    # which take theirs from `weights`; '' is 'resnet34' for 'unet' and 'lite0' for the others.
+    encoder: str = ''
     coordinates: float = 1.0  # what the coordinates' own loss counts for 'dense'; 0: the pose's do
     # false: coordinates and a mask are all that 'dense' is taught, and PnP comes afterwards.
     end_to_end: bool = True
-    # What the pose that the keypoints of 'lite0' give counts beside their maps; 0: it does not.
+    # What the pose that the keypoints of 'heatmap' give counts beside their maps; 0: it does not.
     pose_loss: float = 0.0
-    weights: Path | None = None  # torchvision's ResNet-34 for 'unet'; else it begins at random
+    weights: Path | None = None  # torchvision's file for a ResNet; else it begins at random
     epoch: int = 32_000  # samples; by epochs the rate and the loss of 'unet' change
     # Its labels: the 'projection' of the keypoints, hidden or not, or the 'nearest' surface in
     # sight, where that is within so many metres; other keypoints are left out of the loss.
@@ -64,26 +72,32 @@ class FitOptions:
     validation: Path | None = None  # a BOP data set by another renderer, which then decides alone
 
     def __post_init__(self) -> None:
-        if self.precision not in ('fp32', 'bf16'):
-            raise PoseNodeError(f"precision is {self.precision!r}, wanted 'fp32' or 'bf16'")
-        if self.network not in _NETWORKS:
+        for name, known in _KNOWN.items():
+            if (given := getattr(self, name)) not in known:
+                raise PoseNodeError(f'{name} is {given!r}, wanted one of {", ".join(known)}')
+        if self.network == 'unet' and self.encoder == 'lite0':
+            raise PoseNodeError("encoder is 'lite0', wanted 'resnet34' or 'resnet18' for 'unet'")
+        if self.weights is not None and self.depth is None:
             raise PoseNodeError(
-                f'network is {self.network!r}, wanted one of {", ".join(_NETWORKS)}'
+                f"weights {self.weights} are for a ResNet, and encoder is 'lite0': name "
+                "'resnet18' or 'resnet34', or leave weights away"
             )
         if not self.end_to_end and not self.surface:
             raise PoseNodeError(
                 'end_to_end is false, so that nothing but coordinates is taught: let network be '
                 "'dense' and coordinates more than 0"
             )
-        if self.pose_loss < 0.0 or (self.pose_loss and self.network != 'lite0'):
+        if self.pose_loss < 0.0 or (self.pose_loss and self.network != 'heatmap'):
             raise PoseNodeError(
                 f'pose_loss is {self.pose_loss} for network {self.network!r}, wanted 0 or '
-                "more, and 0 for all but 'lite0': 'dense' and 'deformable' have it anyway"
+                "more, and 0 for all but 'heatmap': 'dense' and 'deformable' have it anyway"
             )
-        if self.annotation not in ('projection', 'nearest'):
-            raise PoseNodeError(
-                f"annotation is {self.annotation!r}, wanted 'projection' or 'nearest'"
-            )
+
+    @property
+    def depth(self) -> int | None:
+        """Of the ResNet that encodes; None where none does."""
+        usual = 'resnet34' if self.network == 'unet' else 'lite0'
+        return {'resnet18': 18, 'resnet34': 34}.get(self.encoder or usual)
 
     @property
     def surface(self) -> bool:
@@ -118,7 +132,7 @@ class Recipe:
         if self.pose.network == 'unet' and len(self.objects) != 1:
             raise PoseNodeError(
                 f'recipe {self.name} has {len(self.objects)} objects: the network "unet" is for '
-                'one; choose "lite0", or a recipe for each'
+                'one; choose "heatmap", or a recipe for each'
             )
 
     def fit_options(self, kind: str) -> FitOptions:

@@ -7,8 +7,11 @@ the position's mean goes with the orientation, as the information at the optimum
 that turns about its middle moves its origin, and samples that do not know that are in vain. What
 it adds to a covariance is what a covariance cannot say: two answers, or tails.
 
-The likelihood is exp(-sum huber(sigmas, kernel_sigmas) / covariance_scale): of keypoints with
-covariances, or of dense correspondences as core/dense.py gives them.
+The likelihood is exp(-cost) with cost = sum huber(sigmas, kernel_sigmas) / covariance_scale: of
+keypoints with covariances, or of dense correspondences as core/dense.py gives them. Where
+`freedom` is finite no picture tells its scale exactly: with a Gamma distribution of that many
+degrees of freedom for the scale's inverse, a pose of six becomes Student's t about the least cost,
+(1 + 2 (cost - least) / freedom) ** -((freedom + 6) / 2).
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ class AmisOptions:
     samples: int = 512
     rounds: int = 4
     kernel_sigmas: float = 2.5  # beyond, a residual counts as an outlier's (Huber)
+    freedom: float = math.inf  # of the covariance's scale; infinite where that is known
     least_share: float = 0.1  # of the mass that makes a hypothesis
 
 
@@ -63,6 +67,7 @@ class PoseCloud:
 
     T_cam_obj: np.ndarray  # (S, 4, 4)
     weights: np.ndarray  # (S,), of sum one
+    costs: np.ndarray  # (S,)
     log_normaliser: float  # log of the integral of the likelihood over m³ and all orientations
     hypotheses: tuple[Hypothesis, ...]  # the likelier first
 
@@ -108,7 +113,7 @@ def sample_poses(
         costs = np.append(costs, new_costs)
         proposals += current
         log_densities = np.stack([p.log_density(t, q) for p in proposals])
-        log_weights = -costs - _log_mean(log_densities)
+        log_weights = log_likelihood(costs, options.freedom) - _log_mean(log_densities)
         top = log_weights.max()
         if not np.isfinite(top):
             return None
@@ -121,7 +126,31 @@ def sample_poses(
             _fitted(c, f, t, q, weights * answer) for c, f, answer in zip(current, first, answers)
         ]
     hypotheses = _hypotheses(t, q, weights, centres, options.least_share)
-    return PoseCloud(make_pose(_matrices(q), t), weights, log_normaliser, hypotheses)
+    return PoseCloud(make_pose(_matrices(q), t), weights, costs, log_normaliser, hypotheses)
+
+
+def log_likelihood(costs: np.ndarray, freedom: float) -> np.ndarray:
+    """(.., S) of poses with these costs, the middle's among them."""
+    if math.isinf(freedom):
+        return -costs
+    least = costs.min(axis=-1, keepdims=True)
+    return -least - 0.5 * (freedom + 6.0) * np.log1p(2.0 * (costs - least) / freedom)
+
+
+def pose_costs(
+    points_obj: np.ndarray,
+    points_px: np.ndarray,
+    covariances_px: np.ndarray,
+    camera: Camera,
+    T_cam_obj: np.ndarray,
+    *,
+    covariance_scale: float = 1.0,
+    kernel_sigmas: float = AmisOptions.kernel_sigmas,
+) -> np.ndarray:
+    """(S,) costs of poses (S, 4, 4), as PoseCloud has those of its own."""
+    forms = _forms(_problem(points_obj, points_px, covariances_px, camera))
+    rows = T_cam_obj[:, :3].reshape(-1, 12)
+    return _costs_of_rows(forms, rows, kernel_sigmas) / covariance_scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +232,10 @@ def _forms(problem: Problem) -> np.ndarray:
 def _costs(forms: np.ndarray, t: np.ndarray, q: np.ndarray, kernel: float) -> np.ndarray:
     """(S,)."""
     rows = np.concatenate((_matrices(q), t[:, :, None]), axis=2).reshape(-1, 12)
+    return _costs_of_rows(forms, rows, kernel)
+
+
+def _costs_of_rows(forms: np.ndarray, rows: np.ndarray, kernel: float) -> np.ndarray:
     step = max(1, _AT_ONCE // forms.shape[-1])
     parts = [rows[i : i + step] for i in range(0, len(rows), step)]
     return np.concatenate([_costs_of(forms, part, kernel) for part in parts])
@@ -332,4 +365,11 @@ def _matrices(q: np.ndarray) -> np.ndarray:
     return np.stack(rows, axis=-1).reshape(-1, 3, 3)
 
 
-__all__ = ['AmisOptions', 'Hypothesis', 'PoseCloud', 'sample_poses']
+__all__ = [
+    'AmisOptions',
+    'Hypothesis',
+    'PoseCloud',
+    'log_likelihood',
+    'pose_costs',
+    'sample_poses',
+]

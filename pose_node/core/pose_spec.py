@@ -27,12 +27,21 @@ class ScoreSpec:
 
 
 @dataclass(frozen=True)
+class PosteriorSpec:
+    """How sampled poses spread, as core/amis.py has it."""
+
+    scale: float = 1.0  # times covariance_scale
+    freedom: float = np.inf
+
+
+@dataclass(frozen=True)
 class CalibrationSpec:
     """What was measured of the network's answers for one object."""
 
     covariance_scale: float
     prior_std_px: float  # map pixels, see heatmap.without_prior; infinite where none is given
     score: ScoreSpec
+    posterior: PosteriorSpec
 
 
 @dataclass(frozen=True)
@@ -196,7 +205,18 @@ def _calibration(fields: Fields) -> CalibrationSpec:
                 name: weights.number(name) for name in SCORE_FEATURES if not weights.absent(name)
             },
         ),
+        posterior=PosteriorSpec()
+        if fields.absent('posterior')
+        else _posterior(fields.fields('posterior')),
     )
     for each in (weights, score, fields):
         each.done()
+    return spec
+
+
+def _posterior(fields: Fields) -> PosteriorSpec:
+    spec = PosteriorSpec(
+        scale=fields.number('scale', above=0.0), freedom=fields.number('freedom', above=0.0)
+    )
+    fields.done()
     return spec

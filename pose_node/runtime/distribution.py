@@ -38,6 +38,9 @@ def sampled(pose: ObjectPose, camera: Camera, symmetries: Symmetries, stamp_ns: 
     if given is None:
         return pose
     optima = _different(given.optima, symmetries)
+    options = AmisOptions(
+        _SAMPLES * len(optima), kernel_sigmas=given.kernel_sigmas, freedom=given.freedom
+    )
     seed = (stamp_ns % (1 << 64), zlib.crc32(pose.object.encode()), pose.instance)
     rng = np.random.default_rng(seed)
     try:
@@ -49,7 +52,7 @@ def sampled(pose: ObjectPose, camera: Camera, symmetries: Symmetries, stamp_ns: 
             optima,
             rng,
             covariance_scale=given.covariance_scale,
-            options=AmisOptions(_SAMPLES * len(optima), kernel_sigmas=given.kernel_sigmas),
+            options=options,
         )
     except np.linalg.LinAlgError:  # a likelihood that is as good as flat in some direction
         return pose

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from pose_node.core import dense, heatmap
 from pose_node.core.manifest import ObjectSpec
 from pose_node.core.pnp import PnpOptions, PoseEstimate, solve_pnp
-from pose_node.core.pose_spec import DenseSpec, HeatmapSpec, PoseSpec
+from pose_node.core.pose_spec import DenseSpec, HeatmapSpec, PoseSpec, PosteriorSpec
 
 from .results import Likelihood
 
@@ -30,6 +30,7 @@ class Sight:
     confidences: np.ndarray  # (K,)
     counts: np.ndarray  # (K,) bool, whether the point is sure enough to be used
     covariance_scale: float = 1.0  # of the pose that the points give
+    posterior: PosteriorSpec = field(default_factory=PosteriorSpec)  # of poses that are sampled
 
 
 class Reader(Protocol):
@@ -78,6 +79,7 @@ class HeatmapReader:
                 covariances_px[i],
                 keypoints.confidences[i],
                 keypoints.counts[i],
+                posterior=calibration[i].posterior,
             )
             for i, name in enumerate(names)
         ]
@@ -90,9 +92,8 @@ class HeatmapReader:
         )
 
     def likelihood(self, sight: Sight, estimate: PoseEstimate, options: PnpOptions) -> Likelihood:
-        """Least squares over the points within the gate, as the estimate's covariance has it."""
-        use = np.flatnonzero(sight.counts)[estimate.inliers]
-        return _likelihood(sight, use, estimate, math.sqrt(options.gate_squared))
+        """Of the points within the gate, as the estimate's covariance has it."""
+        return keypoint_likelihood(sight, estimate, options)
 
 
 class DenseReader:
@@ -124,7 +125,7 @@ class DenseReader:
     def likelihood(self, sight: Sight, estimate: PoseEstimate, options: PnpOptions) -> Likelihood:
         """That by which the weights were taught: all points, with their kernel."""
         del options
-        return _likelihood(sight, np.flatnonzero(sight.counts), estimate, dense.KERNEL_SIGMAS)
+        return dense_likelihood(sight, estimate)
 
     def _found(self, maps: np.ndarray, bounds_obj: np.ndarray) -> dense.DensePoints:
         spec = self.spec
@@ -140,13 +141,15 @@ class DenseReader:
         points_px, covariances_px = to_picture(
             found.points_px[None], found.covariances_px[None], affine[None]
         )
+        calibration = self.spec.calibration[name]
         return Sight(
             found.points_obj,
             points_px[0],
             covariances_px[0],
             found.weights.mean(axis=1),
             np.ones(len(found.points_obj), bool),
-            found.covariance_scale * self.spec.calibration[name].covariance_scale,
+            found.covariance_scale * calibration.covariance_scale,
+            calibration.posterior,
         )
 
 
@@ -167,6 +170,17 @@ READERS: dict[str, Callable[[PoseSpec, Mapping[str, ObjectSpec]], Reader]] = {
 }
 
 
+def keypoint_likelihood(sight: Sight, estimate: PoseEstimate, options: PnpOptions) -> Likelihood:
+    """Least squares over the estimate's inliers."""
+    use = np.flatnonzero(sight.counts)[estimate.inliers]
+    return _likelihood(sight, use, estimate, math.sqrt(options.gate_squared))
+
+
+def dense_likelihood(sight: Sight, estimate: PoseEstimate) -> Likelihood:
+    """All points, with the kernel that their weights were taught by."""
+    return _likelihood(sight, np.flatnonzero(sight.counts), estimate, dense.KERNEL_SIGMAS)
+
+
 def _likelihood(
     sight: Sight, use: np.ndarray, estimate: PoseEstimate, kernel_sigmas: float
 ) -> Likelihood:
@@ -177,7 +191,8 @@ def _likelihood(
         sight.covariances_px[use],
         tuple(T for T in optima if T is not None),
         kernel_sigmas,
-        sight.covariance_scale,
+        sight.covariance_scale * sight.posterior.scale,
+        sight.posterior.freedom,
     )
 
 

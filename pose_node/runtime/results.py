@@ -27,6 +27,7 @@ class Likelihood:
     optima: tuple[np.ndarray, ...]  # (4, 4) each, the best first
     kernel_sigmas: float  # beyond, a residual counts as an outlier's (Huber)
     covariance_scale: float = 1.0  # of the poses
+    freedom: float = np.inf  # of that scale, see core/amis.py
 
 
 @dataclass(frozen=True, eq=False)

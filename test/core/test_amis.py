@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from pose_node.core import amis
-from pose_node.core.amis import AmisOptions, sample_poses
+from pose_node.core import amis, metrics
+from pose_node.core.amis import AmisOptions, pose_costs, sample_poses
 from pose_node.core.camera import Camera
 from pose_node.core.geometry import angle_between, exp_so3, make_pose
 from pose_node.core.pnp import PnpStatus, refine_pose, solve_pnp
@@ -88,6 +89,33 @@ def test_scale_is_the_covariances(rng) -> None:
         assert cloud is not None
         spreads.append(np.sqrt(np.diag(cloud.hypotheses[0].covariance)))
     np.testing.assert_allclose(spreads[1] / spreads[0], 3.0, rtol=0.15)
+
+
+@pytest.mark.parametrize('freedom', [3.0, 12.0])
+def test_a_scale_half_known_is_students_t(rng, freedom: float) -> None:
+    """Of a nearly linear problem, squared distance over six is F's of 6 and that many degrees of
+    freedom; the densest region of 90 % of the mass ends where F says.
+    """
+    X, px, covariances, _ = scene(
+        rng, rng.uniform(-0.08, 0.08, (20, 3)), exp_so3(rng.normal(size=3)), 0.02
+    )
+    estimate = solve_pnp(X, px, covariances, CAMERA)
+    options = AmisOptions(samples=16_384, kernel_sigmas=20.0, freedom=freedom)
+    cloud = sample_poses(X, px, covariances, CAMERA, [estimate.T_cam_obj], rng, options=options)
+    assert cloud is not None and cloud.effective > 0.1 * len(cloud.weights)
+    distances = [metrics.nees(estimate.T_cam_obj, T, estimate.covariance) for T in cloud.T_cam_obj]
+    for level in (0.5, 0.9, 0.95):
+        within = np.array(distances) / 6.0 < stats.f(6, freedom).ppf(level)
+        assert cloud.weights[within].sum() == pytest.approx(level, abs=0.04)
+
+
+def test_costs_of_poses_are_the_clouds(rng) -> None:
+    """What pose_costs says of its samples."""
+    X, px, covariances, T = scene(rng, rng.uniform(-0.08, 0.08, (20, 3)), np.eye(3), 0.5)
+    cloud = sample_poses(X, px, covariances, CAMERA, [T], rng, covariance_scale=3.0)
+    assert cloud is not None
+    costs = pose_costs(X, px, covariances, CAMERA, cloud.T_cam_obj, covariance_scale=3.0)
+    np.testing.assert_allclose(costs, cloud.costs, rtol=1e-9)
 
 
 def test_an_origin_far_from_the_points_costs_no_samples(rng) -> None:

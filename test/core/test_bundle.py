@@ -238,6 +238,8 @@ def thing(key: str, value):
         (network('threshold', 1.5), 'finite number above 0 up to 1'),
         (network('calibration/dots/covariance_scale', True), 'finite number above 0'),
         (network('calibration/dots/prior_std_px', 0), 'prior_std_px'),
+        (network('calibration/dots/posterior', {'scale': 1.0}), r'posterior\.freedom is missing'),
+        (network('calibration/dots/posterior', {'scale': 1.0, 'freedom': 0}), 'above 0'),
         (network('calibration/dots/score', {'bias': 0.0}), r'score\.weights is missing'),
         (network('calibration/dots/score/weights/luck', 7), r'weights\.luck is a key this'),
         (network('calibration/cup', {}), r'calibration\.cup is a key this version'),

@@ -38,11 +38,7 @@ ema = 0.9
 held_out = 32
 """
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Threads that wait for each other on a busy machine cost more than they give."""
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def bounds(objects: int = 1) -> Tensor:

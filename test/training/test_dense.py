@@ -30,7 +30,7 @@ SEED = 77_000_003
 POSE = """
 network = "dense"
 start = "{bundles}/drill"
-samples = 960
+samples = 1280
 batch = 16
 lr = 3e-3
 warmup = 10
@@ -136,7 +136,7 @@ def test_coordinates_and_a_mask_alone(recipe: Recipe) -> None:
 def test_poses_of_unseen_renders_are_right(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After 60 steps; a pose that is guessed is off by a diameter or is none at all."""
+    """After 80 steps; a pose that is guessed is off by a diameter or is none at all."""
     bundle = made(recipe, tmp_path, monkeypatch)
     assert Bundle.load(bundle).pose_network.kind == 'dense'
     adds, squared = judged(recipe, bundle, SEED, 30)

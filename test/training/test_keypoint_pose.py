@@ -12,14 +12,16 @@ pytest.importorskip('moderngl', reason='moderngl is not installed: run `make tes
 pytest.importorskip('torch', reason='torch is not installed: run `make test`')
 
 import torch
+from tiny_networks import tiny_recipe
 from torch import Tensor
 
 from pose_node.core import heatmap
 from pose_node.core.errors import PoseNodeError
 from training.nets.decode import decode
+from training.nets.decoder import STRIDE
 from training.nets.keypoint_pose import KeypointPose
-from training.nets.unet import STRIDE, HeatmapUNet
-from training.recipe import FitOptions, Recipe, load_recipe
+from training.nets.unet import HeatmapUNet
+from training.recipe import FitOptions, Recipe
 from training.steps.checkpoint import Run, begin
 from training.steps.feed import Batches, loader, posed_labels
 from training.steps.fit import train_step
@@ -28,10 +30,8 @@ from training.steps.judges import HeatmapJudge
 from training.synth.background import Backgrounds
 from training.synth.dataset import Dataset
 
-TINY = Path(__file__).parents[2] / 'config' / 'recipes' / 'tiny.toml'
 SEED = 88_000_003
 POSE = """
-[pose]
 start = "{bundles}/drill"
 pose_loss = 2.0
 samples = 144
@@ -42,11 +42,7 @@ ema = 0.8
 frozen = 16
 """
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Threads that wait for each other on a busy machine cost more than they give."""
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def blobs(rng: np.random.Generator, count: int, *, floor: float = 1e-3) -> np.ndarray:
@@ -117,12 +113,7 @@ def _along(values: Tensor, maps: Tensor, towards: Tensor) -> Tensor:
 @pytest.fixture(scope='module')
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """The tiny recipe's views of the shipped drill, which it is to know better."""
-    bundles = str(TINY.parents[2] / 'bundles')
-    text = TINY.read_text().replace('../../bundles', bundles)
-    text = text[: text.index('[pose]')].replace('keypoints = 10', 'keypoints = 24')
-    path = tmp_path_factory.mktemp('pose') / 'tiny_pose.toml'
-    path.write_text(text.replace('[64, 64]', '[96, 96]') + POSE.format(bundles=bundles))
-    return load_recipe(path)
+    return tiny_recipe(tmp_path_factory.mktemp('pose'), POSE, keypoints=24, side_px=96)
 
 
 def test_a_shipped_bundle_learns_through_the_pose(
@@ -171,6 +162,6 @@ def test_a_shipped_bundle_learns_through_the_pose(
 
 def test_only_heatmaps_of_probabilities_can(recipe: Recipe) -> None:
     """The others have no use for the field, and say so."""
-    for network, loss in (('dense', 0.1), ('unet', 0.1), ('lite0', -0.1)):
+    for network, loss in (('dense', 0.1), ('unet', 0.1), ('heatmap', -0.1)):
         with pytest.raises(PoseNodeError, match='wanted 0 or more'):
             FitOptions(network=network, pose_loss=loss)

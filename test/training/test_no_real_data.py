@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pose_node.core.errors import PoseNodeError
 from pose_node.runtime.backends.onnx import OnnxBackend
-from training.nets import published, resnet
+from training.nets import resnet
 from training.recipe import FitOptions, Recipe, load_recipe
 from training.steps import fit as fit_module
 from training.steps.checkpoint import begin, pose_network
@@ -50,6 +50,7 @@ elevation_deg = [20.0, 30.0]
 azimuth_deg = [50.0, 80.0]
 [pose]
 network = "{network}"
+encoder = "resnet18"
 annotation = "{annotation}"
 annotation_m = 0.02
 samples = 24
@@ -64,11 +65,9 @@ held_out = 10
 
 @pytest.fixture(autouse=True)
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few backgrounds, one thread, an encoder of 18 layers."""
+    """Few backgrounds, one thread."""
     torch.set_num_threads(1)
     monkeypatch.setattr(Backgrounds.__init__, '__defaults__', (None, 4))
-    defaults = {'depth': 18, 'frozen': True}
-    monkeypatch.setattr(published.PublishedUNet.__init__, '__kwdefaults__', defaults)
     monkeypatch.setenv('POSE_NODE_CACHE', str(tmp_path / 'cache'))
 
 
@@ -144,12 +143,12 @@ def test_labels_at_the_nearest_surface(tmp_path: Path) -> None:
         view = dataset.crop(number)
         assert view.labels_px is not None
         near = np.isfinite(view.labels_px).all(axis=1)
-        for network in ('unet', 'lite0'):
+        for network in ('unet', 'heatmap'):
             options = FitOptions(network=network)
             targets, points_px, known = pose_labels(view, 4, options)
             assert np.isfinite(targets).all() and np.isfinite(points_px).all()
             if not view.present:
-                assert known.all() == (network == 'lite0')
+                assert known.all() == (network == 'heatmap')
             else:
                 assert not known[~near].any()
         if view.present:
@@ -160,9 +159,9 @@ def test_labels_at_the_nearest_surface(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_sentences(tmp_path: Path) -> None:
-    with pytest.raises(PoseNodeError, match='wanted one of lite0, unet, dense'):
+    with pytest.raises(PoseNodeError, match='wanted one of heatmap, unet, dense'):
         recipe_of(tmp_path, network='vgg')
-    with pytest.raises(PoseNodeError, match="wanted 'projection' or 'nearest'"):
+    with pytest.raises(PoseNodeError, match='wanted one of projection, nearest'):
         recipe_of(tmp_path, annotation='guess')
     recipe = recipe_of(tmp_path)
     with pytest.raises(PoseNodeError, match='is for one'):

@@ -25,11 +25,7 @@ R0 = exp_so3(np.array([0.3, 0.5, -0.4]))
 T0 = make_pose(R0, np.array([0.0, 0.0, 0.8]))
 POINTS, BATCH = 16, 16
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Threads that wait for each other on a busy machine cost more than they give."""
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 class Free:

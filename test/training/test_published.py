@@ -15,11 +15,7 @@ from pose_node.core.errors import PoseNodeError
 from training.nets.published import PublishedUNet, published_loss, soft_argmax, steep_rate
 from training.nets.resnet import BLOCKS, ResNet, icnr_
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Threads that wait for each other on a busy machine cost more than they give."""
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def gaussians(points: np.ndarray, size: tuple[int, int] = (24, 16)) -> torch.Tensor:
@@ -54,7 +50,7 @@ def test_weights_of_another_network_are_a_sentence(tmp_path) -> None:
 
 def test_frozen_encoder_does_not_move() -> None:
     torch.manual_seed(0)
-    network = PublishedUNet(3, depth=18, frozen=True).train()
+    network = PublishedUNet(3, ResNet(18), held=True).train()
     before = {k: v.clone() for k, v in network.encoder.state_dict().items()}
     network(torch.randn(2, 3, 32, 32)).square().mean().backward()
     assert all(p.grad is None for p in network.encoder.parameters())
@@ -107,7 +103,7 @@ def test_the_loss_turns_from_pixels_to_distance() -> None:
 
 def test_one_picture_can_be_learned() -> None:
     torch.manual_seed(0)
-    network = PublishedUNet(2, depth=18, frozen=False).train()
+    network = PublishedUNet(2, ResNet(18), held=False).train()
     points = np.array([[4.0, 10.0], [11.0, 5.0]])
     targets, places = gaussians(points, (16, 16)), torch.from_numpy(points)[None].float()
     picture, known = torch.randn(1, 3, 64, 64), torch.ones(1, 2, dtype=torch.bool)

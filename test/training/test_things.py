@@ -63,7 +63,7 @@ def test_without_symmetries_the_pose_is_the_label(rng: np.random.Generator) -> N
 def test_each_object_has_its_own_last_layer() -> None:
     """The network told "object 2" is the single network with that object's weights."""
     torch.manual_seed(0)
-    many = HeatmapUNet(5, 3, pretrained=False).eval()
+    many = HeatmapUNet(5, 3).eval()
     torch.nn.init.normal_(many.mark, std=0.5)
     x = torch.randn(4, 3, 64, 64)
     index = torch.tensor([2, 0, 1, 2])
@@ -74,7 +74,7 @@ def test_each_object_has_its_own_last_layer() -> None:
                 together[i], many(x[i : i + 1], index[i : i + 1])[0], atol=1e-5
             )
         assert (many(x, (index + 1) % 3) - together).abs().max() > 1e-3
-        one = HeatmapUNet(5, pretrained=False).eval()
+        one = HeatmapUNet(5).eval()
         state = many.state_dict()
         kept = {k: v for k, v in state.items() if k not in ('mark', 'head.weight', 'head.bias')}
         kept['head.weight'] = state['head.weight'].reshape(3, 5, 56, 1, 1)[1]
@@ -87,7 +87,7 @@ def test_each_object_has_its_own_last_layer() -> None:
 def test_the_exported_network_is_told_the_object() -> None:
     """ONNX with both inputs, any batch, agrees with torch."""
     torch.manual_seed(0)
-    network = _Maps(HeatmapUNet(5, 3, pretrained=False)).eval()
+    network = _Maps(HeatmapUNet(5, 3)).eval()
     backend = OnnxBackend(to_onnx(network, (64, 64), ['heatmaps'], 3))
     picture, index = torch.randn(5, 3, 64, 64), torch.tensor([1, 1, 0, 2, 0])
     with torch.no_grad():

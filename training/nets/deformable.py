@@ -21,52 +21,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .lite0 import MEAN, STD, Lite0
+from .decoder import WIDTH, Encoder, UNet
 from .pnp_layer import LayerOptions, PnpLayer
-from .pose_network import PoseNetwork
-from .unet import Up
 
 POINTS = 64
 CHANNELS = 7  # u, v, x, y, z, and two weights
 _LOOKS = 2
-_WIDTH, _HEADS = 64, 4  # of the transformer
+_TOKEN, _HEADS = 64, 4  # of the transformer
 _FIRST_LOG_SCALE = 3.0
 _FIRST_SPREAD = 0.8  # of the places, in units of half the crop before they are held inside it
 
 
-class DeformableNet(PoseNetwork):
+class DeformableNet(UNet):
     """Picture (N, 3, h, w) normalised -> rows (N, 7, P): u, v in pixels of the picture, x, y, z in
     the units of the object's box, logarithms of two weights; and log scales (N, 2).
 
     bounds_obj (objects, 2, 3), m: those boxes.
     """
 
-    mean, std = MEAN, STD
     per_object = ('queries', 'offsets', 'points')
-    encoder: Lite0
     middle_obj: Tensor
     half_obj: Tensor
 
-    def __init__(self, bounds_obj: Tensor, *, encoder: Lite0, layer: LayerOptions | None = None):
-        super().__init__()
-        self.objects = len(bounds_obj)
-        self.encoder = encoder
-        c4, c8, c16, c32 = encoder.channels
-        self.up16 = Up(c32, c16, 128)
-        self.up8 = Up(128, c8, 80)
-        self.up4 = Up(80, c4, 56)
-        self.refine = nn.Sequential(
-            nn.Conv2d(56, 56, 3, padding=1, bias=False), nn.BatchNorm2d(56), nn.ReLU(inplace=True)
-        )
-        self.center = nn.Conv2d(c32, 1, 1)
-        self.looks = nn.ModuleList(nn.Conv1d(56 + 2, _WIDTH, 1) for _ in range(_LOOKS))
-        self.blocks = nn.ModuleList(Attention(_WIDTH, _HEADS) for _ in range(_LOOKS))
-        self.move = nn.Conv1d(_WIDTH, 2, 1)
-        self.head = nn.Conv1d(_WIDTH, 5, 1)
-        self.scale = nn.Conv1d(_WIDTH, 2, 1)
+    def __init__(self, bounds_obj: Tensor, *, encoder: Encoder, layer: LayerOptions | None = None):
+        super().__init__(encoder, len(bounds_obj), marked=False)
+        self.center = nn.Conv2d(self.deepest, 1, 1)
+        self.looks = nn.ModuleList(nn.Conv1d(WIDTH + 2, _TOKEN, 1) for _ in range(_LOOKS))
+        self.blocks = nn.ModuleList(Attention(_TOKEN, _HEADS) for _ in range(_LOOKS))
+        self.move = nn.Conv1d(_TOKEN, 2, 1)
+        self.head = nn.Conv1d(_TOKEN, 5, 1)
+        self.scale = nn.Conv1d(_TOKEN, 2, 1)
         # Vectors, which bundles keep in float32: a byte would be a pixel here, a millimetre there.
         count = self.objects * POINTS
-        self.queries = nn.Parameter(torch.randn(count * _WIDTH))
+        self.queries = nn.Parameter(torch.randn(count * _TOKEN))
         self.offsets = nn.Parameter(_FIRST_SPREAD * (2.0 * torch.rand(count * 2) - 1.0))
         self.points = nn.Parameter(torch.rand(count * 3) - 0.5)
         with torch.no_grad():
@@ -83,9 +70,9 @@ class DeformableNet(PoseNetwork):
     def forward(self, x: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, log scales, and the index they are of."""
         height, width = x.shape[2:]
-        f4, f8, f16, f32 = self.encoder(x)
-        features = self.refine(self.up4(self.up8(self.up16(f32, f16), f8), f4)).float()
-        unheld = self._middle(f32) + self._own(self.offsets, index)
+        deep, features = self.features(x)
+        features = features.float()
+        unheld = self._middle(deep) + self._own(self.offsets, index)
         tokens = self._own(self.queries, index)
         for look, block in zip(self.looks, self.blocks, strict=True):
             if look is not self.looks[0]:

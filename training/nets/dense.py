@@ -20,21 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .lite0 import MEAN, STD, Lite0
+from .decoder import STRIDE, WIDTH, Encoder, UNet
 from .pnp_layer import LayerOptions, PnpLayer, subset
-from .pose_network import PoseNetwork
-from .resnet import MEAN as RESNET_MEAN
-from .resnet import STD as RESNET_STD
-from .resnet import ResNet
-from .unet import STRIDE, Up
 
 CHANNELS = 5  # x, y, z, and the logarithms of two weights
 POINTS = 512  # of the map's pixels that a step looks at
 _FIRST_LOG_SCALE = 3.0
-_WIDTHS = (128, 80, 56)  # of the decoder, from the deepest
 
 
-class DenseUNet(PoseNetwork):
+class DenseUNet(UNet):
     """Picture (N, 3, h, w) normalised -> maps (N, 5, h / 4, w / 4) and log scales (N, 2).
 
     bounds_obj (objects, 2, 3), m: the boxes that coordinates are in units of. coordinates: what
@@ -43,7 +37,6 @@ class DenseUNet(PoseNetwork):
     """
 
     per_object = ('dense.weight', 'dense.bias', 'scale.weight', 'scale.bias', 'mark')
-    encoder: Lite0 | ResNet  # type: ignore[assignment]
     middle_obj: Tensor
     half_obj: Tensor
 
@@ -51,37 +44,22 @@ class DenseUNet(PoseNetwork):
         self,
         bounds_obj: Tensor,
         *,
-        encoder: Lite0 | ResNet,
+        encoder: Encoder,
         coordinates: float = 1.0,
         end_to_end: bool = True,
         layer: LayerOptions | None = None,
     ):
-        super().__init__()
-        self.objects, self.coordinates = len(bounds_obj), coordinates
-        self.end_to_end = end_to_end
-        lite = isinstance(encoder, Lite0)
-        self.mean, self.std = (MEAN, STD) if lite else (RESNET_MEAN, RESNET_STD)
-        self.encoder = encoder
-        inputs, *skips = reversed(encoder.channels)
-        deepest = inputs
-        self.ups = len(skips)
-        for width, skip, scale in zip(_WIDTHS[-self.ups :], skips, (16, 8, 4)[-self.ups :]):
-            setattr(self, f'up{scale}', Up(inputs, skip, width))
-            inputs = width
-        self.refine = nn.Sequential(
-            nn.Conv2d(56, 56, 3, padding=1, bias=False), nn.BatchNorm2d(56), nn.ReLU(inplace=True)
-        )
-        self.dense = nn.Conv2d(56, self.objects * CHANNELS, 1)
+        super().__init__(encoder, len(bounds_obj))
+        self.coordinates, self.end_to_end = coordinates, end_to_end
+        self.dense = nn.Conv2d(WIDTH, self.objects * CHANNELS, 1)
         # A convolution: TensorRT has no matrix product in float32 for every GPU.
-        self.scale = nn.Conv2d(deepest, self.objects * 2, 1)
+        self.scale = nn.Conv2d(self.deepest, self.objects * 2, 1)
         with torch.no_grad():
             # Even weights at first, of a scale that does not hang on the picture.
             self.dense.weight.unflatten(0, (self.objects, CHANNELS))[:, 3:] = 0.0
             self.dense.bias.zero_()  # type: ignore[union-attr]
             self.scale.weight.zero_()
             self.scale.bias.fill_(_FIRST_LOG_SCALE)  # type: ignore[union-attr]
-        if self.objects > 1:
-            self.mark = nn.Parameter(torch.zeros(self.objects, deepest, 1, 1))
         self.register_buffer('middle_obj', bounds_obj.mean(1).float(), persistent=False)
         half = 0.5 * (bounds_obj[:, 1] - bounds_obj[:, 0])
         self.register_buffer('half_obj', half.float(), persistent=False)
@@ -89,25 +67,14 @@ class DenseUNet(PoseNetwork):
 
     def forward(self, x: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Maps, log scales, and the index they are of."""
-        *skips, x = self.encoder(x)
-        several = index is not None and self.objects > 1
-        if several:
-            x = x + self.mark[index]
-        log_scale = self.scale(x.mean(dim=(2, 3), keepdim=True)).flatten(1)
-        for scale, skip in zip((16, 8, 4)[-self.ups :], reversed(skips), strict=True):
-            x = getattr(self, f'up{scale}')(x, skip)
-        x = self.refine(x)
+        deep, x = self.features(x, index)
+        x = self.own_head(self.dense, x, index)
+        log_scale = self.scale(deep.mean(dim=(2, 3), keepdim=True)).flatten(1)
         if index is None:
             index = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
-        if several:
-            n, channels, h, w = x.shape
-            weight = self.dense.weight.reshape(self.objects, CHANNELS, channels)[index]
-            bias = self.dense.bias.reshape(self.objects, CHANNELS, 1)[index]  # type: ignore[union-attr]
-            x = (weight @ x.reshape(n, channels, h * w) + bias).reshape(n, CHANNELS, h, w)
-            rows = log_scale.reshape(n, self.objects, 2)
-            log_scale = rows.gather(1, index[:, None, None].expand(n, 1, 2))[:, 0]
-        else:
-            x = self.dense(x)
+        elif self.objects > 1:
+            rows = log_scale.reshape(-1, self.objects, 2)
+            log_scale = rows.gather(1, index[:, None, None].expand(-1, 1, 2))[:, 0]
         # Held: exp of anything else is no weight.
         return x.float(), log_scale.float().clamp(-6.0, 9.0), index
 

@@ -77,6 +77,8 @@ class Lite0(nn.Module):
     `deep`, 32.
     """
 
+    mean, std = MEAN, STD
+
     def __init__(self, *, deep: bool = True, frozen: int = 0):
         """`frozen`: the stem and this many blocks keep their weights and statistics; 0 freezes
         nothing.

@@ -126,18 +126,23 @@ class PnpLayer(nn.Module):
         T_cam_obj: Tensor,
         scale: Tensor | None = None,
         *,
+        up_cam: Tensor | None = None,
         draws: LayerDraws | None = None,
         wanted: Tensor | None = None,
     ) -> PnpLoss:
         """points_obj (B, N, 3) m, points_px (B, N, 2), weights (B, N, 2) in 1 / px, K (B, 3, 3),
         T_cam_obj (B, 4, 4), or (B, M, 4, 4) where M poses look alike; scale: what the network
-        multiplied the weights by. wanted (B,) bool: the others have no pose to be taught.
+        multiplied the weights by. up_cam (B, 3): objects that stand, turned about this axis of
+        the camera's frame alone (four degrees of freedom). wanted (B,) bool: the others have no
+        pose to be taught.
         """
         options = self.options
         with torch.autocast(points_obj.device.type, enabled=False):
             seen = correspondences(points_obj, points_px, weights, K, options.relative_delta)
-            targets = target_poses(T_cam_obj, seen.points_obj)
-            draws = draws or LayerDraws.new(seen, targets.t.shape[1], options)
+            targets = target_poses(T_cam_obj, seen.points_obj, up_cam)
+            draws = draws or LayerDraws.new(
+                seen, targets.t.shape[1], options, about=up_cam is not None
+            )
             found = _losses(seen, targets, draws, options)
             return self._mean(seen, found, scale, wanted)
 
@@ -189,7 +194,7 @@ class LayerDraws:
     """The randomness of one call."""
 
     order: Tensor  # (B, P, N) uniform
-    turns: Tensor  # (B, P, 4) standard normal
+    turns: Tensor  # (B, P, 4) standard normal, or (B, P, 1) uniform
     amis: Draws
 
     @classmethod
@@ -199,15 +204,20 @@ class LayerDraws:
         components: int,
         options: LayerOptions,
         generator: torch.Generator | None = None,
+        *,
+        about: bool = False,
     ) -> LayerDraws:
-        """For the objects of `seen`."""
+        """For the objects of `seen`, which turn freely or `about` an axis."""
         like, proposals = seen.points_obj, options.start.proposals
         kind = {'dtype': like.dtype, 'device': like.device, 'generator': generator}
-        return cls(
-            torch.rand(like.shape[0], proposals, like.shape[1], **kind),  # type: ignore[call-overload]
-            torch.randn(like.shape[0], proposals, 4, **kind),  # type: ignore[call-overload]
-            Draws.new(options.rounds, options.samples, like, components, generator=generator),
-        )
+        order = torch.rand(like.shape[0], proposals, like.shape[1], **kind)  # type: ignore[call-overload]
+        if about:
+            turns = torch.rand(like.shape[0], proposals, 1, **kind)  # type: ignore[call-overload]
+        else:
+            turns = torch.randn(like.shape[0], proposals, 4, **kind)  # type: ignore[call-overload]
+        samples = options.rounds, options.samples
+        amis = Draws.new(*samples, like, components, about=about, generator=generator)
+        return cls(order, turns, amis)
 
 
 @dataclass(frozen=True)
@@ -230,7 +240,8 @@ def _used(status: Tensor) -> Tensor:
 
 def _losses(seen: Seen, targets: Poses, draws: LayerDraws, options: LayerOptions) -> _Found:
     with torch.no_grad():
-        starts = random_starts(seen, draws.order, draws.turns, options.start)
+        upright = Poses(targets.q[:, :1], targets.t[:, :1], targets.up)
+        starts = random_starts(seen, draws.order, draws.turns, options.start, upright)
         # The truth is a start, too: where it costs less, the sampler begins there.
         start = best_start(seen, starts, targets)
         optimum, _ = levenberg_marquardt(seen, start, options.iterations)
@@ -267,11 +278,12 @@ def _derivative(
     return translation.sum(1), 2.0 * (1.0 - same * same)
 
 
-def target_poses(T_cam_obj: Tensor, like: Tensor) -> Poses:
+def target_poses(T_cam_obj: Tensor, like: Tensor, up_cam: Tensor | None = None) -> Poses:
     """(B, 4, 4) or (B, M, 4, 4) -> (B, M)."""
     T = T_cam_obj.to(like.dtype)
     T = T[:, None] if T.dim() == 3 else T
-    return Poses(rotation.from_matrix(T[..., :3, :3]), T[..., :3, 3])
+    up = None if up_cam is None else F.normalize(up_cam.to(like.dtype), dim=-1)
+    return Poses(rotation.from_matrix(T[..., :3, :3]), T[..., :3, 3], up)
 
 
 def subset(count: int, *points: Tensor, weights: Tensor) -> tuple[Tensor, ...]:

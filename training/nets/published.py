@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .pose_network import PoseNetwork
-from .resnet import CHANNELS, MEAN, STD, ResNet, ShuffleUp
+from .resnet import CHANNELS, ResNet, ShuffleUp
 
 STRIDE = 4
 RELEASE = 5  # the epoch at which a frozen encoder begins to learn
@@ -22,17 +22,19 @@ class PublishedUNet(PoseNetwork):
     """Picture (N, 3, h, w) normalised -> heatmaps (N, K, h / 4, w / 4), trained towards Gaussians
     of height 1; not normalised. It knows one object.
 
-    `frozen`: the encoder keeps its weights until epoch 5.
+    `held`: the encoder, which has learned something before, keeps its weights until epoch 5.
     """
 
-    mean, std = MEAN, STD
     per_object = ('head.weight', 'head.bias')
     encoder: ResNet
 
-    def __init__(self, keypoints: int, *, depth: int = 34, frozen: bool = True):
+    def __init__(self, keypoints: int, encoder: ResNet | None = None, *, held: bool = True):
+        """encoder: ResNet-34 at random, if none."""
         super().__init__()
-        self.encoder = ResNet(depth, frozen=frozen)
-        self.held, self.epoch = frozen, 0
+        self.encoder = encoder or ResNet(34)
+        self.encoder.frozen = held
+        self.mean, self.std = self.encoder.mean, self.encoder.std
+        self.held, self.epoch = held, 0
         c4, c8, c16 = CHANNELS
         self.up8 = ShuffleUp(c16, c8, 192)
         self.up4 = ShuffleUp(192, c4, 96)

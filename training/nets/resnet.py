@@ -45,14 +45,15 @@ class _Basic(nn.Module):
 class ResNet(nn.Module):
     """Picture (N, 3, h, w) -> features at strides 4, 8, 16: the first seven blocks of the whole.
 
-    `frozen`: it keeps its weights and statistics until `frozen` is set to False.
+    While `frozen` is set it keeps its weights and statistics.
     """
 
     channels = CHANNELS
+    mean, std = MEAN, STD
 
-    def __init__(self, depth: int = 34, *, frozen: bool = False):
+    def __init__(self, depth: int = 34):
         super().__init__()
-        self.frozen = frozen
+        self.frozen = False
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         inputs, stages = 64, []

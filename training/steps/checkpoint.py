@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..nets.decoder import Encoder
 from ..nets.deformable import DeformableNet
 from ..nets.dense import DenseUNet
 from ..nets.lite0 import Lite0
 from ..nets.locator import Locator
 from ..nets.pose_network import PoseNetwork
 from ..nets.published import PublishedUNet
+from ..nets.resnet import ResNet
 from ..nets.unet import HeatmapUNet
 from ..recipe import FitOptions, Recipe
 from ..synth.mesh import load_mesh
@@ -82,24 +84,12 @@ def begin(recipe: Recipe, kind: str, device: torch.device) -> Run:
 def build(recipe: Recipe, kind: str, *, pretrained: bool = True) -> PoseNetwork | Locator:
     """The network of `kind` ('pose' or 'locator'), channels last."""
     network: PoseNetwork | Locator
-    objects, frozen = len(recipe.objects), recipe.fit_options(kind).frozen
-    if kind == 'pose' and recipe.pose.network == 'dense':
-        network = _dense(recipe, pretrained=pretrained)
-    elif kind == 'pose' and recipe.pose.network == 'deformable':
-        network = DeformableNet(_bounds(recipe), encoder=_encoder(recipe, pretrained=pretrained))
-    elif kind == 'pose' and recipe.pose.network == 'unet':
-        network = _published(recipe, pretrained=pretrained)
-    elif kind == 'pose':
-        network = HeatmapUNet(
-            recipe.keypoints,
-            objects,
-            pretrained=pretrained,
-            frozen=frozen,
-            pose_loss=recipe.pose.pose_loss,
-            sigma_px=recipe.pose.sigma_px,
-        )
+    if kind == 'locator':
+        frozen = recipe.locate.frozen
+        network = Locator(len(recipe.objects), pretrained=pretrained, frozen=frozen)
     else:
-        network = Locator(objects, pretrained=pretrained, frozen=frozen)
+        encoder = _encoder(recipe, pretrained=pretrained)
+        network = _pose_network(recipe, encoder)
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -110,31 +100,41 @@ def load_trained(recipe: Recipe, kind: str) -> PoseNetwork | Locator:
     return network.eval()
 
 
-def _published(recipe: Recipe, *, pretrained: bool) -> PublishedUNet:
-    """Its encoder is held at first where it has learned something before."""
-    weights = recipe.pose.weights
-    network = PublishedUNet(recipe.keypoints, frozen=weights is not None)
-    if pretrained and weights is not None:
-        network.encoder.load_imagenet(weights)
-    elif pretrained and not recipe.pose.start:
-        print(f'pose: {recipe.path.name} names no "weights", the encoder starts from random ones')
-    return network
-
-
-def _dense(recipe: Recipe, *, pretrained: bool) -> DenseUNet:
-    return DenseUNet(
-        _bounds(recipe),
-        encoder=_encoder(recipe, pretrained=pretrained),
-        coordinates=recipe.pose.coordinates,
-        end_to_end=recipe.pose.end_to_end,
+def _pose_network(recipe: Recipe, encoder: Encoder) -> PoseNetwork:
+    options = recipe.pose
+    if options.network == 'dense':
+        return DenseUNet(
+            _bounds(recipe),
+            encoder=encoder,
+            coordinates=options.coordinates,
+            end_to_end=options.end_to_end,
+        )
+    if options.network == 'deformable':
+        return DeformableNet(_bounds(recipe), encoder=encoder)
+    if isinstance(encoder, ResNet) and options.network == 'unet':
+        return PublishedUNet(recipe.keypoints, encoder, held=options.weights is not None)
+    return HeatmapUNet(
+        recipe.keypoints,
+        len(recipe.objects),
+        encoder=encoder,
+        pose_loss=options.pose_loss,
+        sigma_px=options.sigma_px,
     )
 
 
-def _encoder(recipe: Recipe, *, pretrained: bool) -> Lite0:
-    encoder = Lite0(frozen=recipe.pose.frozen)
-    if pretrained:
-        encoder.load_imagenet()
-    return encoder
+def _encoder(recipe: Recipe, *, pretrained: bool) -> Encoder:
+    options = recipe.pose
+    if options.depth is None:
+        lite = Lite0(frozen=options.frozen)
+        if pretrained:
+            lite.load_imagenet()
+        return lite
+    resnet = ResNet(options.depth)
+    if pretrained and options.weights is not None:
+        resnet.load_imagenet(options.weights)
+    elif pretrained and not options.start:
+        print(f'pose: {recipe.path.name} names no "weights", the encoder starts from random ones')
+    return resnet
 
 
 def _bounds(recipe: Recipe) -> torch.Tensor:

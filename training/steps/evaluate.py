@@ -2,9 +2,9 @@
 bundle carries.
 
 The samples have another seed than the training's. For every object: the covariance scale makes the
-median normalised error squared of the poses what chi²(6) says; the score is a logistic model of
-"ADD below a tenth of the diameter" (of ADD-S's kind for symmetric objects: the nearest of the
-poses that look the same).
+median normalised error squared of the poses what chi²(6) says; sampled poses spread as
+posterior.py finds; the score is a logistic model of "ADD below a tenth of the diameter" (of
+ADD-S's kind for symmetric objects: the nearest of the poses that look the same).
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from .checkpoint import pose_network
 from .evaluate_locator import evaluate_locator
 from .judge import add_share, heatmaps
 from .judges import JUDGES, Judge
+from .posterior import Posteriors
 
 _HELD_OUT_SEED = 1_000_003
+_LEVELS = (0.5, 0.9, 0.95)
 _SCORE_NAMES = ('confidence', 'inlier_share', 'rms')
 
 
@@ -91,7 +93,10 @@ def _calibrate(
         if not good.any():
             break  # a network that has learned nothing yet has no errors to scale
         scale *= float(np.median(np.array(tally.nees)[good]) / stats.chi2(6).median())
-    return _report(tally, scale, prior_std_px)
+    posteriors = Posteriors()
+    for sample, each in zip(samples, found, strict=True):
+        posteriors.add(sample, thing, judge(sample, thing, each, scale, prior_std_px))
+    return {**_report(tally, scale, prior_std_px), **_credible(posteriors)}
 
 
 def _tally(
@@ -149,6 +154,19 @@ def _report(tally: Tally, scale: float, prior_std_px: float) -> dict[str, Any]:
         'prior_std_px': round(prior_std_px, 2) if np.isfinite(prior_std_px) else None,
         'score': {'bias': round(bias, 4), 'weights': {k: round(v, 4) for k, v in weights.items()}},
     }
+
+
+def _credible(posteriors: Posteriors) -> dict[str, Any]:
+    """The sampled poses' spread, and the share of truths in their densest regions then."""
+    posterior = posteriors.fitted()
+    shares = posteriors.masses(posterior)
+    held = {f'{100 * level:.0f} %': _share(shares <= level) for level in _LEVELS}
+    fitted = {'scale': round(posterior.scale, 4), 'freedom': round(posterior.freedom, 2)}
+    return {'posterior': fitted if np.isfinite(posterior.freedom) else None, 'credible': held}
+
+
+def _share(hits: np.ndarray) -> float | None:
+    return round(float(hits.mean()), 3) if len(hits) else None
 
 
 def _fit_score(

@@ -39,12 +39,12 @@ from .shipped import shipped_mesh
 
 _OPSET = 17
 _OUTPUTS = {
-    'lite0': 'heatmaps',
+    'heatmap': 'heatmaps',
     'unet': 'heatmaps',
     'dense': 'correspondences',
     'deformable': 'points',
 }
-_CALIBRATION = ('covariance_scale', 'prior_std_px', 'score')
+_CALIBRATION = ('covariance_scale', 'prior_std_px', 'score', 'posterior')
 # Largest difference of a map's probability, or of a box number, with the weights as stored.
 _PARITY = 1e-3
 

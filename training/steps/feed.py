@@ -17,7 +17,7 @@ from pose_node.core import heatmap
 from pose_node.core.errors import PoseNodeError
 from pose_node.core.symmetry import Symmetries
 
-from ..nets import locator, unet
+from ..nets import decoder, locator
 from ..nets.locator import Locator
 from ..nets.pose_network import PoseNetwork
 from ..recipe import FitOptions, Recipe
@@ -51,7 +51,7 @@ def pose_labels(
     """
     points_px, inside = _places(sample, stride)
     known = inside
-    if options.network == 'lite0':
+    if options.network == 'heatmap':
         targets = pose_targets(sample, stride, options.sigma_px)
         known = np.isfinite(points_px).all(axis=1) | (not sample.present)
     else:
@@ -198,9 +198,11 @@ class Batches(IterableDataset):  # type: ignore[type-arg]
 
     def _labels(self, view: View) -> tuple[np.ndarray, ...]:
         if self.kind == 'pose' and self.recipe.pose.network in ('dense', 'deformable'):
-            return np.array(view.thing), *dense_labels(view, unet.STRIDE, self.alike[view.thing])
+            return np.array(view.thing), *dense_labels(
+                view, decoder.STRIDE, self.alike[view.thing]
+            )
         if self.kind == 'pose':
-            labels = np.array(view.thing), *pose_labels(view, unet.STRIDE, self.recipe.pose)
+            labels = np.array(view.thing), *pose_labels(view, decoder.STRIDE, self.recipe.pose)
             if self.recipe.pose.pose_loss:
                 return *labels, *posed_labels(view, self.points_obj[view.thing])
             return labels

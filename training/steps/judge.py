@@ -15,7 +15,7 @@ from pose_node.core import heatmap, metrics
 from pose_node.core.camera import Camera
 from pose_node.core.pnp import PoseEstimate, solve_pnp
 
-from ..nets import unet
+from ..nets.decoder import STRIDE
 from ..nets.pose_network import PoseNetwork
 from ..synth.dataset import View
 from ..synth.things import Thing
@@ -67,10 +67,10 @@ def solve(
     heatmap.without_prior takes.
     """
     height, width = view.picture.shape[:2]
-    map_size = width // unet.STRIDE, height // unet.STRIDE
+    map_size = width // STRIDE, height // STRIDE
     found = heatmap.without_prior(found, map_size, prior_std_px)
-    points_px = (found.points_px + 0.5) * unet.STRIDE - 0.5
-    covariances_px = found.covariances_px * scale * unet.STRIDE**2
+    points_px = (found.points_px + 0.5) * STRIDE - 0.5
+    covariances_px = found.covariances_px * scale * STRIDE**2
     camera = Camera(view.K, (width, height))
     use = found.counts
     estimate = solve_pnp(thing.keypoints_obj[use], points_px[use], covariances_px[use], camera)

@@ -11,9 +11,12 @@ import numpy as np
 from pose_node.core import dense
 from pose_node.core.camera import Camera
 from pose_node.core.geometry import apply
-from pose_node.core.pnp import PoseEstimate
+from pose_node.core.pnp import PnpOptions, PoseEstimate
+from pose_node.runtime.readers import Sight, dense_likelihood, keypoint_likelihood
+from pose_node.runtime.results import Likelihood
 
-from ..nets import deformable, unet
+from ..nets import deformable
+from ..nets.decoder import STRIDE
 from ..nets.pnp_layer import LayerOptions
 from ..recipe import FitOptions
 from ..synth.dataset import View
@@ -32,6 +35,8 @@ class Verdict:
     residuals_px: np.ndarray  # (P, 2), of the inliers at least
     covariances_px: np.ndarray  # (P, 2, 2)
     keypoint_px: np.ndarray  # (K,) how far the object's keypoints are from the truth
+    camera: Camera
+    likelihood: Likelihood | None  # where there is a pose
 
 
 class Judge(Protocol):
@@ -63,7 +68,7 @@ class HeatmapJudge:
         self.sigma_px = options.sigma_px
         self.manifest = {
             'kind': 'heatmap',
-            'stride': unet.STRIDE,
+            'stride': STRIDE,
             'sigma_px': options.sigma_px,
             'threshold': THRESHOLD,
             'min_variance_px2': MIN_VARIANCE_PX2,
@@ -89,9 +94,13 @@ class HeatmapJudge:
         answer = solve(view, thing, found, scale, prior_std_px)
         inliers = np.zeros(len(found.counts), bool)
         residuals_px = np.full(answer.points_px.shape, np.inf)
+        likelihood = None
         if answer.estimate.ok:
             inliers[found.counts] = answer.estimate.inliers
             residuals_px[found.counts] = answer.estimate.residuals_px
+            seen = answer.points_px, answer.covariances_px, found.confidences, found.counts
+            sight = Sight(thing.keypoints_obj, *seen)
+            likelihood = keypoint_likelihood(sight, answer.estimate, PnpOptions())
         return Verdict(
             answer.estimate,
             found.confidences,
@@ -99,13 +108,15 @@ class HeatmapJudge:
             residuals_px,
             answer.covariances_px,
             np.linalg.norm(answer.points_px - view.keypoints_px, axis=1),
+            answer.camera,
+            likelihood,
         )
 
 
 class DenseJudge:
     """Coordinates and weights."""
 
-    kind, stride = 'dense', unet.STRIDE
+    kind, stride = 'dense', STRIDE
 
     def __init__(self, options: FitOptions) -> None:
         del options
@@ -137,17 +148,22 @@ class DenseJudge:
         points_px = (points.points_px + 0.5) * self.stride - 0.5
         covariances_px = points.covariances_px * self.stride**2
         camera = Camera(view.K, (view.picture.shape[1], view.picture.shape[0]))
-        estimate = dense.solve(
-            points.points_obj, points_px, covariances_px, scale * points.covariance_scale, camera
-        )
+        scale *= points.covariance_scale
+        estimate = dense.solve(points.points_obj, points_px, covariances_px, scale, camera)
+        confidences = points.weights.mean(axis=1)
+        all_count = np.ones(len(confidences), bool)
+        seen = points_px, covariances_px, confidences, all_count
+        sight = Sight(points.points_obj, *seen, covariance_scale=scale)
         keypoints_px = camera.project(apply(estimate.T_cam_obj, thing.keypoints_obj))
         return Verdict(
             estimate,
-            points.weights.mean(axis=1),
+            confidences,
             estimate.inliers,
             estimate.residuals_px,
             covariances_px,
             np.linalg.norm(keypoints_px - view.keypoints_px, axis=1),
+            camera,
+            dense_likelihood(sight, estimate) if estimate.ok else None,
         )
 
     def _points(self, found: Any, bounds_obj: np.ndarray) -> dense.DensePoints:
@@ -170,7 +186,7 @@ class PointsJudge(DenseJudge):
 
 
 JUDGES: dict[str, Callable[[FitOptions], Judge]] = {
-    'lite0': HeatmapJudge,
+    'heatmap': HeatmapJudge,
     'unet': HeatmapJudge,
     'dense': DenseJudge,
     'deformable': PointsJudge,

@@ -24,7 +24,7 @@ from rich.progress import track
 
 from pose_node.core.errors import PoseNodeError
 
-from ..nets.unet import STRIDE
+from ..nets.decoder import STRIDE
 from ..recipe import Recipe
 from ..synth.dataset import Dataset, View
 from ..synth.things import ObjectOptions

@@ -13,7 +13,7 @@ from pose_node.core.bundle import Bundle, BundleError, write_bundle
 from pose_node.core.camera import Camera
 from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import exp_so3, make_pose
-from pose_node.runtime.estimator import PoseEstimator
+from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 from pose_node.runtime.preprocess import Region
 
 PLAIN = Camera(np.array([[600.0, 0, 320], [0, 600.0, 240], [0, 0, 1]]), (640, 480))
@@ -82,6 +82,21 @@ def test_covariance_scale_reaches_the_pose(rng, tmp_path, bundle):
         a, b = only(one(picture, PLAIN)), only(four(picture, PLAIN))
     np.testing.assert_allclose(b.covariances_px, 4 * a.covariances_px, rtol=1e-6)
     np.testing.assert_allclose(np.trace(b.covariance), 4 * np.trace(a.covariance), rtol=0.1)
+
+
+def test_the_posterior_reaches_the_likelihood(rng, tmp_path, bundle):
+    """Its scale comes on top of the covariance's; without one the scale is known."""
+    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    data = manifest()
+    data['pose_network']['calibration'][OBJECT]['posterior'] = {'scale': 0.25, 'freedom': 3.5}
+    write_bundle(tmp_path / 'b', data, files)
+    picture, amis = draw_scene(PLAIN, random_pose(rng)), EstimatorOptions(distribution='amis')
+    folders = bundle, tmp_path / 'b'
+    plain, spread = (PoseEstimator(folder, options=amis) for folder in folders)
+    with plain, spread:
+        a, b = only(plain(picture, PLAIN)).likelihood, only(spread(picture, PLAIN)).likelihood
+    assert (a.covariance_scale, a.freedom) == (1.0, np.inf)
+    assert (b.covariance_scale, b.freedom) == (0.25, 3.5)
 
 
 def test_the_prior_reaches_the_pose(rng, tmp_path, bundle):

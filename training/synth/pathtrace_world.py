@@ -71,7 +71,8 @@ def load_mitsuba() -> Any:
             os.environ['DRJIT_LIBLLVM_PATH'] = fresh[-1]
         elif found:
             raise PoseNodeError(
-                f'mitsuba needs LLVM 16 or newer and only {max(found, key=_llvm_version)} is here: '
+                'mitsuba needs LLVM 16 or newer, the newest here is '
+                f'{max(found, key=_llvm_version)}; '
                 'install libllvm19 or set DRJIT_LIBLLVM_PATH'
             )
     mitsuba.set_variant('llvm_ad_rgb')

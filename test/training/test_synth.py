@@ -212,6 +212,17 @@ def test_views_are_of_the_middle_wherever_the_origin_is(rng: np.random.Generator
             np.testing.assert_allclose(one.T_cam_obj, other.T_cam_obj, atol=1e-12)
 
 
+def test_nothing_in_front_nor_beside_is_the_object_alone() -> None:
+    options = SceneOptions(occlusion=1.0, occluders=(0, 0), distractors=(0, 0), negatives=0.0)
+    bounds = np.array([[-0.1, -0.05, -0.02], [0.1, 0.05, 0.02]])
+    for seed in range(20):
+        scene = sample_scene(
+            np.random.default_rng(seed), options,
+            object_name='box', bounds_m=bounds, extra_meshes={},
+        )  # fmt: skip
+        assert [each.mesh for each in scene.instances] == ['box']
+
+
 def test_farthest_points_spread() -> None:
     """The corners of a box come before anything else; no point comes twice."""
     points = farthest_points(primitive('box'), 8)

@@ -141,7 +141,7 @@ def sample_scene(
     present = rng.random() >= options.negatives
     size_m = float(np.linalg.norm(np.ptp(bounds_m, axis=0)))
     instances = [Instance(object_name, T_cam_obj, paint(rng, options))] if present else []
-    if rng.random() < options.occlusion * difficulty:
+    if options.occluders[1] and rng.random() < options.occlusion * difficulty:
         for _ in range(rng.integers(max(1, options.occluders[0]), options.occluders[1] + 1)):
             instances.append(occluder(rng, T_cam_mid, size_m, extra_meshes))
     for _ in range(rng.integers(options.distractors[0], options.distractors[1] + 1)):

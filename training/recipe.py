@@ -123,6 +123,8 @@ class Recipe:
     seed: int = 1
     keypoints: int = 20
     ship_mesh: bool = True
+    # Whether poses are moved to outlines on the robot, which needs a shape of few triangles there.
+    contour: bool = True
     locator: bool = True
     pose: FitOptions = field(default_factory=FitOptions)
     locate: FitOptions = field(default_factory=FitOptions)
@@ -142,6 +144,13 @@ class Recipe:
     def dataset_options(self, kind: str) -> DatasetOptions:
         """What the network of `kind` is shown."""
         return self.dataset if kind == 'pose' else self.locator_dataset
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the bundle moves poses to outlines: those of keypoints, which dense points would
+        outweigh.
+        """
+        return self.contour and self.pose.network in ('heatmap', 'unet')
 
     @property
     def cache(self) -> Path:

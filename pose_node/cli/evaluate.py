@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--report', type=Path, help='HTML file to write: curves, pictures')
     parser.add_argument('--split', default='test', help='folder of the pictures (test)')
     parser.add_argument('--object-id', type=int, help='only this object of the data set')
+    parser.add_argument(
+        '--no-contour', action='store_true', help='leave poses where the keypoints are'
+    )
     parser.add_argument('--threads', type=int, default=0, help='of the networks; 0 decides')
     parser.add_argument(
         '--via-ros',
@@ -59,7 +62,9 @@ def run(options: argparse.Namespace) -> int:
         )
     boxes = options.boxes or "the bundle's own locator"
     regions = boxes_of(dataset, targets, options.boxes, names)
-    estimates = on_files(bundle, dataset, regions, names, options.threads)
+    estimates = on_files(
+        bundle, dataset, regions, names, options.threads, contour=not options.no_contour
+    )
     print(f'{bundle.name} on {dataset.folder.name}, boxes: {boxes}')
     print(table(dataset, targets, estimates, names))
     if options.csv:
@@ -134,13 +139,17 @@ def on_files(
     regions: Regions,
     names: dict[int, str],
     threads: int = 0,
+    *,
+    contour: bool = True,
 ) -> Estimates:
     """The estimator on the data set's files, without ROS."""
     from rich.progress import track
 
     numbers = {name: number for number, name in names.items()}
     most = most_regions(regions, len(names))
-    options = EstimatorOptions(min_score=0.0, threads=threads, max_objects=most)
+    options = EstimatorOptions(
+        min_score=0.0, threads=threads, max_objects=most, contour=contour
+    )
     estimates: Estimates = {}
     with PoseEstimator(bundle, options=options) as estimator:
         for key, boxes in track(regions.items(), 'evaluate', transient=True):

@@ -61,6 +61,7 @@ def through_ros(
             'track': 'false',  # pictures of a data set are no film
             'threads': str(options.threads),
             'max_objects': str(most),
+            'contour': 'false' if options.no_contour else 'true',
         },
     )
     with Progress(transient=True) as progress:

@@ -40,6 +40,7 @@ class ObjectSpec:
     symmetries: Symmetries
     mesh: str | None  # a PLY file in metres
     bop_id: int | None = None  # its number in BOP files
+    shape: str | None = None  # a PLY file of few triangles, in metres, for core/contour.py
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def _object(fields: Fields) -> ObjectSpec:
     mesh = None if fields.absent('mesh') else fields.text('mesh', FILE)
     symmetries = _symmetries(fields)
     bop_id = None if fields.absent('bop_id') else fields.whole('bop_id', at_least=1)
+    shape = None if fields.absent('shape') else fields.text('shape', FILE)
     fields.done()
 
     low, high = bounds
@@ -152,7 +154,7 @@ def _object(fields: Fields) -> ObjectSpec:
         )
     if (keypoints < low - diameter_m).any() or (keypoints > high + diameter_m).any():
         fields.fail('keypoints_obj_m', 'lies far outside bounds_obj_m', 'give both in metres')
-    return ObjectSpec(name, diameter_m, bounds, keypoints, symmetries, mesh, bop_id)
+    return ObjectSpec(name, diameter_m, bounds, keypoints, symmetries, mesh, bop_id, shape)
 
 
 def _symmetries(fields: Fields) -> Symmetries:
@@ -221,6 +223,7 @@ def _cross_check(manifest: Manifest, top: Fields) -> None:
     files: dict[str, str | None] = {'pose_network.file': manifest.pose_network.file}
     for i, each in enumerate(manifest.objects):
         files[f'objects[{i}].mesh'] = each.mesh
+        files[f'objects[{i}].shape'] = each.shape
     if manifest.locator is not None:
         used['locator.objects'] = manifest.locator.objects
         files['locator.file'] = manifest.locator.file
@@ -242,6 +245,10 @@ def _cross_check(manifest: Manifest, top: Fields) -> None:
         top.fail(
             'objects', f'have {sorted(counts)} keypoints', 'one network draws as many for all'
         )
+    for i, each in enumerate(manifest.objects):
+        told = manifest.pose_network.calibration.get(each.name)
+        if told is not None and told.contour is not None and each.shape is None:
+            top.fail(f'objects[{i}].shape', 'is missing', 'name the PLY whose outline is aligned')
     for key, file in files.items():
         if file is not None and file not in manifest.files:
             top.fail(key, f'is {file!r}, which "files" does not list', 'export the bundle again')

@@ -83,7 +83,7 @@ def solve_pnp(
     points: the status says what is wrong with them.
     """
     options = options or PnpOptions()
-    problem, usable = _problem(points_obj, points_px, covariances_px, camera)
+    problem, usable = problem_of(points_obj, points_px, covariances_px, camera)
     if len(problem) < options.inliers_min:
         return _failed(len(points_obj), PnpStatus.TOO_FEW_POINTS)
     centre = problem.points_obj.sum(axis=1) / len(problem)
@@ -117,7 +117,7 @@ def refine_pose(
 ) -> PoseEstimate:
     """As solve_pnp, from a known start instead of a search: for tracking."""
     options = options or PnpOptions()
-    problem, usable = _problem(points_obj, points_px, covariances_px, camera)
+    problem, usable = problem_of(points_obj, points_px, covariances_px, camera)
     if len(problem) < options.inliers_min:
         return _failed(len(points_obj), PnpStatus.TOO_FEW_POINTS)
     fit = _fit(problem, T_cam_obj[:3, :3], T_cam_obj[:3, 3], options)
@@ -142,7 +142,7 @@ class _Fit:
         return self.status is PnpStatus.OK
 
 
-def _problem(
+def problem_of(
     points_obj: np.ndarray, points_px: np.ndarray, covariances_px: np.ndarray, camera: Camera
 ) -> tuple[Problem, np.ndarray]:
     """The usable correspondences in normalised coordinates, and their indices."""
@@ -213,7 +213,7 @@ def _fit(problem: Problem, R: np.ndarray, t: np.ndarray, options: PnpOptions) ->
             squared = squared_residuals(problem, found.R, found.t)
             if np.array_equal(squared < gate, inliers):
                 break
-    covariance = _inverse(found.normal)
+    covariance = covariance_of(found.normal)
     status = PnpStatus.OK
     if inliers.sum() < wanted:
         status = PnpStatus.NO_CONSENSUS
@@ -225,7 +225,7 @@ def _fit(problem: Problem, R: np.ndarray, t: np.ndarray, options: PnpOptions) ->
     return _Fit(found.R, found.t, covariance, inliers, cost, status)
 
 
-def _inverse(normal: np.ndarray) -> np.ndarray:
+def covariance_of(normal: np.ndarray) -> np.ndarray:
     """The covariance of an information matrix; NaN where some direction is not known at all."""
     # Metres and radians have different sizes: scaled, numbers near one say how well all is known.
     scale = np.sqrt(np.maximum(normal.diagonal(), 1e-300))

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from .fields import Fields
 
-SCORE_FEATURES = ('confidence', 'inlier_share', 'rms')
+SCORE_FEATURES = ('confidence', 'inlier_share', 'rms', 'agreement')
 
 # A file is a plain name, so no path can leave the folder.
 FILE = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}')
@@ -35,6 +35,14 @@ class PosteriorSpec:
 
 
 @dataclass(frozen=True)
+class ContourSpec:
+    """What was measured of the poses that core/contour.py makes of the network's."""
+
+    covariance_scale: float
+    score: ScoreSpec
+
+
+@dataclass(frozen=True)
 class CalibrationSpec:
     """What was measured of the network's answers for one object."""
 
@@ -42,6 +50,7 @@ class CalibrationSpec:
     prior_std_px: float  # map pixels, see heatmap.without_prior; infinite where none is given
     score: ScoreSpec
     posterior: PosteriorSpec
+    contour: ContourSpec | None = None  # None: poses are left as the network's keypoints have them
 
 
 @dataclass(frozen=True)
@@ -192,25 +201,40 @@ KINDS: dict[str, Callable[[Fields, dict[str, Any]], PoseSpec]] = {
 
 
 def _calibration(fields: Fields) -> CalibrationSpec:
-    score = fields.fields('score')
-    weights = score.fields('weights')
     spec = CalibrationSpec(
         covariance_scale=fields.number('covariance_scale', above=0.0),
         prior_std_px=np.inf
         if fields.absent('prior_std_px')
         else fields.number('prior_std_px', above=0.0),
-        score=ScoreSpec(
-            bias=score.number('bias'),
-            weights={
-                name: weights.number(name) for name in SCORE_FEATURES if not weights.absent(name)
-            },
-        ),
+        score=_score(fields.fields('score')),
         posterior=PosteriorSpec()
         if fields.absent('posterior')
         else _posterior(fields.fields('posterior')),
+        contour=None if fields.absent('contour') else _contour(fields.fields('contour')),
     )
-    for each in (weights, score, fields):
-        each.done()
+    fields.done()
+    return spec
+
+
+def _score(fields: Fields) -> ScoreSpec:
+    weights = fields.fields('weights')
+    spec = ScoreSpec(
+        bias=fields.number('bias'),
+        weights={
+            name: weights.number(name) for name in SCORE_FEATURES if not weights.absent(name)
+        },
+    )
+    weights.done()
+    fields.done()
+    return spec
+
+
+def _contour(fields: Fields) -> ContourSpec:
+    spec = ContourSpec(
+        covariance_scale=fields.number('covariance_scale', above=0.0),
+        score=_score(fields.fields('score')),
+    )
+    fields.done()
     return spec
 
 

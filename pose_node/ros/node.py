@@ -150,6 +150,7 @@ class PoseNode(LifecycleNode):
             max_objects=parameters.max_objects,
             threads=parameters.threads,
             distribution=parameters.pose_distribution,
+            contour=parameters.contour,
             engines=self._engine_options(parameters),
         )
         estimator = self._estimator = self._open(
@@ -296,6 +297,7 @@ class PoseNode(LifecycleNode):
                 min_score=parameters.min_score,
                 max_objects=parameters.max_objects,
                 distribution=parameters.pose_distribution,
+                contour=parameters.contour,
             )
 
     def _on_dropped(self, reason: str, count: int) -> None:

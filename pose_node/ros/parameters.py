@@ -142,6 +142,12 @@ class Parameters:
         choices=DISTRIBUTIONS,
         live=True,
     )
+    contour: bool = _parameter(
+        True,
+        'Move poses to where colours change round the object, if the bundle has its shape and '
+        'poses are told as gaussian; false: leave them where the keypoints are.',
+        live=True,
+    )
     track: bool = _parameter(
         True,
         'Follow things from picture to picture: smoother poses, numbers that stay, twists, and a '

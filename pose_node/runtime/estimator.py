@@ -15,6 +15,7 @@ from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import apply
 from pose_node.core.pnp import PnpOptions
 
+from .aligned import Aligner
 from .backends import EngineOptions, open_backend
 from .distribution import sampled
 from .locate import Locator
@@ -51,6 +52,9 @@ class EstimatorOptions:
     second_look: float = 0.02
     pnp: PnpOptions = field(default_factory=PnpOptions)
     distribution: str = 'gaussian'  # or amis: poses as samples and hypotheses, too
+    # Whether poses are moved to the object's outline, where the bundle has its shape. Sampled ones
+    # never are: samples are of what the keypoints say.
+    contour: bool = True
     # For TensorRT; how many pictures an engine takes follows from max_objects.
     engines: EngineOptions = field(default_factory=EngineOptions)
 
@@ -73,6 +77,7 @@ class PoseEstimator:
         spec = self.spec = self.bundle.pose_network
         self.objects = {name: self.bundle.object(name) for name in spec.objects}
         self._read = READERS[spec.kind](spec, self.objects)
+        self._align = Aligner(self.bundle)
         threads = self.options.threads
         batches = engine_batches(self.bundle, self.options.max_objects)
         engines = replace(self.options.engines, max_batch=batches[spec.file])
@@ -118,8 +123,17 @@ class PoseEstimator:
         for i, pose in zip(again, self._look(picture, camera, fitting, stage_ms)):
             if pose.stands:
                 poses[i] = replace(pose, region=poses[i].region)  # the one that was asked for
+        sampling = self.options.distribution == 'amis'
+        if self.options.contour and not sampling and self._align.objects:
+            stage_ms['align'] = 0.0
+            with _timed(stage_ms, 'align'):
+                least = self.options.second_look
+                poses = [
+                    self._align(picture, pose, camera) if pose.score >= least else pose
+                    for pose in poses
+                ]
         accepted, rejected = self._judge(poses)
-        if self.options.distribution == 'amis':
+        if sampling:
             stage_ms['sample'] = 0.0
             with _timed(stage_ms, 'sample'):
                 accepted = tuple(self._sampled(pose, camera, stamp_ns) for pose in accepted)
@@ -264,7 +278,7 @@ class PoseEstimator:
         inliers, residuals_px = np.zeros(len(counts), bool), np.full_like(points_px, np.nan)
         inliers[counts], residuals_px[counts] = estimate.inliers, estimate.residuals_px
         likelihood = None
-        if estimate.ok and self.options.distribution == 'amis':
+        if estimate.ok:
             likelihood = self._read.likelihood(sight, estimate, self.options.pnp)
         features = score_features(sight.confidences, inliers, residuals_px, covariances_px)
         return ObjectPose(

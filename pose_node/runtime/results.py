@@ -64,7 +64,7 @@ class ObjectPose:
     region: Region
     status: PnpStatus
     features: dict[str, float]  # what the score was computed from
-    likelihood: Likelihood | None = None  # where its distribution is asked for
+    likelihood: Likelihood | None = None  # what the solver's pose rests on, where there is one
     distribution: Distribution | None = None  # as this picture has it, whatever a filter knows
 
     @property
@@ -83,7 +83,7 @@ class FrameResult:
     poses: tuple[ObjectPose, ...]  # the surest first
     rejected: tuple[ObjectPose, ...]  # no pose, too low a score, or the same thing again
     regions: tuple[Region, ...]
-    stage_ms: dict[str, float]  # locate, preprocess, network, decode, pnp; sample
+    stage_ms: dict[str, float]  # locate, preprocess, network, decode, pnp; align or sample
     stamp_ns: int = 0
 
 

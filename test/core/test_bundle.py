@@ -240,6 +240,15 @@ def thing(key: str, value):
         (network('calibration/dots/prior_std_px', 0), 'prior_std_px'),
         (network('calibration/dots/posterior', {'scale': 1.0}), r'posterior\.freedom is missing'),
         (network('calibration/dots/posterior', {'scale': 1.0, 'freedom': 0}), 'above 0'),
+        (network('calibration/dots/contour', {'covariance_scale': 1.0}), r'contour\.score is'),
+        (
+            network(
+                'calibration/dots/contour',
+                {'covariance_scale': 2.0, 'score': {'bias': 0.0, 'weights': {}}},
+            ),
+            r'objects\[0\]\.shape is missing; name the PLY whose outline is aligned',
+        ),
+        (thing('shape', 'none.ply'), r'objects\[0\].shape is .*"files" does not list'),
         (network('calibration/dots/score', {'bias': 0.0}), r'score\.weights is missing'),
         (network('calibration/dots/score/weights/luck', 7), r'weights\.luck is a key this'),
         (network('calibration/cup', {}), r'calibration\.cup is a key this version'),

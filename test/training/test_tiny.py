@@ -18,6 +18,8 @@ pytest.importorskip('torch', reason='torch is not installed: `make test` install
 
 from pose_node.core import metrics
 from pose_node.core.camera import Camera
+from pose_node.core.mesh import read_ply
+from pose_node.core.outline import Shape
 from pose_node.runtime.estimator import PoseEstimator
 from training.__main__ import main
 from training.recipe import load_recipe
@@ -80,6 +82,11 @@ def test_bundle_tells_how_it_was_made(bundle: Path) -> None:
     assert manifest['training']['seed'] == load_recipe(RECIPE).seed
     for calibration in manifest['pose_network']['calibration'].values():
         assert np.isfinite(calibration['covariance_scale'])
+        assert calibration['contour']['covariance_scale'] > 0.0
+        assert 'agreement' in calibration['contour']['score']['weights']
+    for each in manifest['objects']:
+        mesh = read_ply(bundle / each['shape'])
+        assert 100 < len(mesh.faces) <= 1000 and Shape.from_mesh(mesh.vertices, mesh.faces).closed
 
 
 def _with(options: object, **changes: object) -> object:

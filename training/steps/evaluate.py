@@ -4,13 +4,15 @@ bundle carries.
 The samples have another seed than the training's. For every object: the covariance scale makes the
 median normalised error squared of the poses what chi²(6) says; sampled poses spread as
 posterior.py finds; the score is a logistic model of "ADD below a tenth of the diameter" (of
-ADD-S's kind for symmetric objects: the nearest of the poses that look the same).
+ADD-S's kind for symmetric objects: the nearest of the poses that look the same). Poses that are
+aligned to outlines are other poses, with a covariance scale and a score of their own.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from rich.progress import track
 from scipy import optimize, special, stats
 
 from pose_node.core import metrics
+from pose_node.core.contour import align
+from pose_node.core.outline import Shape
 from pose_node.core.pnp import PoseEstimate
 from pose_node.runtime.score import score_features
 
@@ -27,12 +31,13 @@ from ..synth.things import Thing
 from .checkpoint import pose_network
 from .evaluate_locator import evaluate_locator
 from .judge import add_share, heatmaps
-from .judges import JUDGES, Judge
+from .judges import JUDGES, Judge, Verdict
 from .posterior import Posteriors
 
 _HELD_OUT_SEED = 1_000_003
 _LEVELS = (0.5, 0.9, 0.95)
 _SCORE_NAMES = ('confidence', 'inlier_share', 'rms')
+_ALIGNED_NAMES = (*_SCORE_NAMES, 'agreement')
 
 
 @dataclass
@@ -74,7 +79,7 @@ def _evaluate_pose(recipe: Recipe) -> dict[str, Any]:
     for index, thing in enumerate(dataset.things):
         own = [i for i, sample in enumerate(samples) if sample.thing == index]
         objects[thing.name] = _calibrate(
-            judge, thing, [samples[i] for i in own], [found[i] for i in own]
+            judge, thing, [samples[i] for i in own], [found[i] for i in own], recipe.aligned
         )
     return {
         'samples': len(samples),
@@ -83,33 +88,66 @@ def _evaluate_pose(recipe: Recipe) -> dict[str, Any]:
 
 
 def _calibrate(
-    judge: Judge, thing: Thing, samples: list[Sample], found: list[Any]
+    judge: Judge, thing: Thing, samples: list[Sample], found: list[Any], contour: bool
 ) -> dict[str, Any]:
     scale = 1.0
     prior_std_px = judge.prior_std_px(thing, samples, found)
+
+    def verdicts() -> list[Verdict]:
+        pairs = zip(samples, found, strict=True)
+        return [judge(sample, thing, each, scale, prior_std_px) for sample, each in pairs]
+
     for _ in range(3):  # inliers depend on the scale a little, so it settles in steps
-        tally = _tally(judge, thing, samples, found, scale, prior_std_px)
-        good = np.isfinite(tally.nees)
-        if not good.any():
+        tally = _tally(verdicts(), thing, samples)
+        if not np.isfinite(tally.nees).any():
             break  # a network that has learned nothing yet has no errors to scale
-        scale *= float(np.median(np.array(tally.nees)[good]) / stats.chi2(6).median())
-    posteriors = Posteriors()
-    for sample, each in zip(samples, found, strict=True):
-        posteriors.add(sample, thing, judge(sample, thing, each, scale, prior_std_px))
-    return {**_report(tally, scale, prior_std_px), **_credible(posteriors)}
+        scale *= _scale(tally)
+    posteriors, final = Posteriors(), verdicts()
+    for sample, verdict in zip(samples, final, strict=True):
+        posteriors.add(sample, thing, verdict)
+    return {
+        **_report(tally),
+        'covariance_scale': round(scale, 4),
+        'prior_std_px': round(prior_std_px, 2) if np.isfinite(prior_std_px) else None,
+        **_credible(posteriors),
+        'contour': _contour(final, thing, samples) if contour else None,
+    }
 
 
-def _tally(
-    judge: Judge,
-    thing: Thing,
-    samples: list[Sample],
-    found: list[Any],
-    scale: float,
-    prior_std_px: float,
-) -> Tally:
+def _contour(
+    verdicts: list[Verdict], thing: Thing, samples: list[Sample]
+) -> dict[str, Any] | None:
+    """The same of poses that are aligned to outlines, where that is possible at all."""
+    shape = Shape.from_mesh(thing.coarse.vertices_m, thing.coarse.faces)
+    verdicts = [_aligned(*pair, shape) for pair in zip(verdicts, samples, strict=True)]
+    tally = _tally(verdicts, thing, samples)
+    if not np.isfinite(tally.nees).any():
+        return None
+    return {**_report(tally, _ALIGNED_NAMES), 'covariance_scale': round(_scale(tally), 4)}
+
+
+def _aligned(verdict: Verdict, sample: Sample, shape: Shape) -> Verdict:
+    given, estimate = verdict.likelihood, verdict.estimate
+    if given is None:
+        return verdict
+    seen = given.points_obj, given.points_px, given.covariances_px
+    pose = estimate.T_cam_obj, estimate.covariance
+    found = align(sample.picture, shape, *seen, *pose, verdict.camera)
+    if found is None:
+        return verdict  # as on the robot
+    estimate = replace(estimate, T_cam_obj=found.T_cam_obj, covariance=found.covariance)
+    return replace(verdict, estimate=estimate, agreement=found.agreement)
+
+
+def _scale(tally: Tally) -> float:
+    """What covariances must be multiplied by."""
+    nees = np.array(tally.nees)
+    return float(np.median(nees[np.isfinite(nees)]) / stats.chi2(6).median())
+
+
+def _tally(verdicts: Sequence[Verdict], thing: Thing, samples: Sequence[Sample]) -> Tally:
     tally = Tally()
-    for sample, each in zip(samples, found, strict=True):
-        verdict = judge(sample, thing, each, scale, prior_std_px)
+    for verdict, sample in zip(verdicts, samples, strict=True):
         estimate = verdict.estimate
         tally.present.append(sample.present)
         tally.visible.append(sample.visible)
@@ -118,11 +156,10 @@ def _tally(
         tally.add_share.append(add_share(estimate, sample, thing))
         trusted = sample.present and estimate.ok and tally.add_share[-1] < 0.5
         tally.nees.append(_nees(estimate, sample, thing) if trusted else np.inf)
-        tally.features.append(
-            score_features(
-                verdict.confidences, verdict.inliers, verdict.residuals_px, verdict.covariances_px
-            )
+        features = score_features(
+            verdict.confidences, verdict.inliers, verdict.residuals_px, verdict.covariances_px
         )
+        tally.features.append({**features, 'agreement': verdict.agreement})
     return tally
 
 
@@ -131,14 +168,14 @@ def _nees(estimate: PoseEstimate, sample: Sample, thing: Thing) -> float:
     return min(metrics.nees(estimate.T_cam_obj, T, estimate.covariance) for T in poses)
 
 
-def _report(tally: Tally, scale: float, prior_std_px: float) -> dict[str, Any]:
+def _report(tally: Tally, names: Sequence[str] = _SCORE_NAMES) -> dict[str, Any]:
     present, visible = np.array(tally.present), np.array(tally.visible)
     add_share = np.array(tally.add_share)
     half = present & (visible >= 0.5)
     errors_px = np.concatenate(tally.keypoint_px)
-    bias, weights = _fit_score(tally.features, add_share < 0.1)
+    bias, weights = _fit_score(tally.features, add_share < 0.1, names)
     scores = np.array([
-        special.expit(bias + sum(weights[n] * f[n] for n in _SCORE_NAMES)) for f in tally.features
+        special.expit(bias + sum(weights[n] * f[n] for n in names)) for f in tally.features
     ])  # fmt: skip
     return {
         'samples': len(present),
@@ -150,8 +187,6 @@ def _report(tally: Tally, scale: float, prior_std_px: float) -> dict[str, Any]:
         'add_01d_half_visible': round(float((add_share[half] < 0.1).mean()), 4),
         'recall_at_score_half': round(float((scores[half] > 0.5).mean()), 4),
         'false_poses_at_score_half': round(float((scores[~present] > 0.5).mean()), 4),
-        'covariance_scale': round(scale, 4),
-        'prior_std_px': round(prior_std_px, 2) if np.isfinite(prior_std_px) else None,
         'score': {'bias': round(bias, 4), 'weights': {k: round(v, 4) for k, v in weights.items()}},
     }
 
@@ -170,10 +205,10 @@ def _share(hits: np.ndarray) -> float | None:
 
 
 def _fit_score(
-    features: list[dict[str, float]], right: np.ndarray
+    features: list[dict[str, float]], right: np.ndarray, names: Sequence[str]
 ) -> tuple[float, dict[str, float]]:
     """Logistic regression with a weak pull to zero, on standardised features."""
-    X = np.array([[f[name] for name in _SCORE_NAMES] for f in features])
+    X = np.array([[f[name] for name in names] for f in features])
     mean, spread = X.mean(axis=0), X.std(axis=0) + 1e-9
     Z = np.column_stack((np.ones(len(X)), (X - mean) / spread))
     sign = np.where(right, 1.0, -1.0)
@@ -183,4 +218,4 @@ def _fit_score(
 
     w = optimize.minimize(cost, np.zeros(Z.shape[1])).x
     weights = w[1:] / spread
-    return float(w[0] - weights @ mean), dict(zip(_SCORE_NAMES, weights.tolist(), strict=True))
+    return float(w[0] - weights @ mean), dict(zip(names, weights.tolist(), strict=True))

@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from .engines import check_engines
 from .fit_log import read_log
 from .fold_pads import fold_pads
 from .judges import JUDGES
-from .shipped import shipped_mesh
+from .shipped import shipped_mesh, shipped_shape
 
 _OPSET = 17
 _OUTPUTS = {
@@ -45,6 +46,7 @@ _OUTPUTS = {
     'deformable': 'points',
 }
 _CALIBRATION = ('covariance_scale', 'prior_std_px', 'score', 'posterior')
+_CONTOUR = ('covariance_scale', 'score')
 # Largest difference of a map's probability, or of a box number, with the weights as stored.
 _PARITY = 1e-3
 
@@ -160,6 +162,9 @@ def export(recipe: Recipe, folder: Path) -> None:
     }
     if recipe.ship_mesh:
         files.update({f'{each.name}.ply': shipped_mesh(each) for each in recipe.objects})
+    things = load_things(recipe.objects, recipe.keypoints)
+    if recipe.aligned:
+        files.update({_shape_file(each): shipped_shape(each) for each in things})
     if recipe.locator:
         files['locator.onnx'] = _compilable(
             'locator.onnx',
@@ -167,22 +172,28 @@ def export(recipe: Recipe, folder: Path) -> None:
             recipe.locator_dataset.input_size,
             ['centers', 'boxes'],
         )
-    manifest = _manifest(recipe, calibration, network)
+    manifest = _manifest(recipe, things, calibration, network)
     bundle = write_bundle(folder, manifest, files)
     size = sum(file.bytes for file in bundle.manifest.files.values())
     print(f'{folder}: {size / 1e6:.1f} MB')
 
 
-def _manifest(recipe: Recipe, calibration: dict[str, Any], network: PoseNetwork) -> dict[str, Any]:
-    pose = calibration['pose']
-    names = [each.name for each in recipe.objects]
+def _manifest(
+    recipe: Recipe, things: Sequence[Thing], calibration: dict[str, Any], network: PoseNetwork
+) -> dict[str, Any]:
+    measured = calibration['pose']['objects']
+    names = [each.name for each in things]
     return {
         'name': recipe.name,
         'description': recipe.description,
         'licence': recipe.licence,
         'objects': [
-            _object(thing, f'{thing.name}.ply' if recipe.ship_mesh else None)
-            for thing in load_things(recipe.objects, recipe.keypoints)
+            {
+                **_object(thing),
+                'mesh': f'{thing.name}.ply' if recipe.ship_mesh else None,
+                'shape': _shape_file(thing) if recipe.aligned else None,
+            }
+            for thing in things
         ],
         'pose_network': {
             **JUDGES[recipe.pose.network](recipe.pose).manifest,
@@ -195,10 +206,7 @@ def _manifest(recipe: Recipe, calibration: dict[str, Any], network: PoseNetwork)
             'mean': network.mean,
             'std': network.std,
             'region_scale': recipe.dataset.region_scale,
-            'calibration': {
-                name: {key: pose['objects'][name].get(key) for key in _CALIBRATION}
-                for name in names
-            },
+            'calibration': {name: _calibration(measured[name]) for name in names},
         },
         'locator': _locator(recipe, calibration) if recipe.locator else None,
         'training': {
@@ -211,7 +219,19 @@ def _manifest(recipe: Recipe, calibration: dict[str, Any], network: PoseNetwork)
     }
 
 
-def _object(thing: Thing, mesh_name: str | None) -> dict[str, Any]:
+def _shape_file(thing: Thing) -> str:
+    return f'{thing.name}.shape.ply'
+
+
+def _calibration(measured: dict[str, Any]) -> dict[str, Any]:
+    contour = measured.get('contour')
+    return {
+        **{key: measured.get(key) for key in _CALIBRATION},
+        'contour': contour and {key: contour[key] for key in _CONTOUR},
+    }
+
+
+def _object(thing: Thing) -> dict[str, Any]:
     return {
         'name': thing.name,
         'bop_id': thing.bop_id or None,
@@ -219,7 +239,6 @@ def _object(thing: Thing, mesh_name: str | None) -> dict[str, Any]:
         'bounds_obj_m': thing.mesh.bounds_m.round(6),
         'keypoints_obj_m': thing.keypoints_obj.round(6),
         'symmetries': thing.symmetries.to_bop(scale=1.0),
-        'mesh': mesh_name,
     }
 
 

@@ -1,7 +1,8 @@
-"""The mesh that a bundle carries: a PLY in metres with a colour at every vertex, of moderate size.
+"""The meshes that a bundle carries: PLYs in metres with a colour at every vertex.
 
 Whatever an object was made from (OBJ with a texture, STL in millimetres, a scan of a million
-triangles), the robot needs it for markers and overlays alone, and reads one format.
+triangles), the robot needs it for markers and overlays, a mesh of few triangles for outlines, and
+reads one format.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import trimesh
 from training.objects.ply import ply_bytes
 
 from ..synth.mesh import load_mesh, simplified
-from ..synth.things import ObjectOptions
+from ..synth.things import ObjectOptions, Thing
 
 MOST_FACES = 20_000
 MOST_BYTES = 1_000_000
@@ -29,6 +30,11 @@ def shipped_mesh(source: ObjectOptions) -> bytes:
         mesh = simplified(mesh, int(0.8 * len(mesh.faces)))
         data = ply_bytes(mesh)
     return data
+
+
+def shipped_shape(thing: Thing) -> bytes:
+    """What core/outline.py draws."""
+    return ply_bytes(thing.coarse)
 
 
 def _is_fit(source: ObjectOptions) -> bool:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _SIZE = (640, 480)
 _SIGMA_PX = 1.0  # of heatmaps, px
 _PERIOD_NS = 33_000_000  # between pictures of noise
-STAGES = ('read', 'track', 'locate', 'preprocess', 'network', 'heatmaps', 'pnp', 'all')
+STAGES = ('read', 'track', 'locate', 'preprocess', 'network', 'heatmaps', 'pnp', 'align', 'all')
 
 
 @dataclass(frozen=True)

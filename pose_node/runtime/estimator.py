@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _SAME_PLACE = 0.3
 _SAME_BOX = 0.4  # share of their union that boxes of one thing have in common
 _LARGEST_BATCH = 16  # more regions are run in turns
+_STAGES = ('locate', 'preprocess', 'network', 'decode', 'pnp', 'align')
 # A crop this many times as long as the picture would show the object as a speck.
 _LARGEST_CROP = 16.0
 
@@ -110,7 +111,7 @@ class PoseEstimator:
         raises PoseNodeError.
         """
         self._check(picture, camera, regions)
-        stage_ms = dict.fromkeys(('locate', 'preprocess', 'network', 'decode', 'pnp'), 0.0)
+        stage_ms = dict.fromkeys(_STAGES, 0.0)
         with _timed(stage_ms, 'locate'):
             found, sharp = self._regions(picture, regions, tracked)
         poses = self._look(picture, camera, found, stage_ms)
@@ -125,7 +126,6 @@ class PoseEstimator:
                 poses[i] = replace(pose, region=poses[i].region)  # the one that was asked for
         sampling = self.options.distribution == 'amis'
         if self.options.contour and not sampling and self._align.objects:
-            stage_ms['align'] = 0.0
             with _timed(stage_ms, 'align'):
                 least = self.options.second_look
                 poses = [

@@ -83,7 +83,7 @@ class FrameResult:
     poses: tuple[ObjectPose, ...]  # the surest first
     rejected: tuple[ObjectPose, ...]  # no pose, too low a score, or the same thing again
     regions: tuple[Region, ...]
-    stage_ms: dict[str, float]  # locate, preprocess, network, decode, pnp; align or sample
+    stage_ms: dict[str, float]  # locate, preprocess, network, decode, pnp, align; sample
     stamp_ns: int = 0
 
 

@@ -79,7 +79,8 @@ def test_result_tells_where_and_when_it_looked(rng, estimator):
     T = random_pose(rng)
     result = estimator(draw_scene(PLAIN, T), PLAIN, stamp_ns=1_700_000_000_123_456_789)
     assert result.stamp_ns == 1_700_000_000_123_456_789
-    assert list(result.stage_ms) == ['locate', 'preprocess', 'network', 'decode', 'pnp']
+    assert list(result.stage_ms) == ['locate', 'preprocess', 'network', 'decode', 'pnp', 'align']
+    assert result.stage_ms.pop('align') == 0.0  # the bundle has no shape
     assert all(0.0 < value < 10_000.0 for value in result.stage_ms.values())
     (region,) = result.regions
     np.testing.assert_allclose(region.center_px, PLAIN.project(T[None, :3, 3])[0], atol=20)

@@ -154,6 +154,28 @@ def test_behind_the_camera_or_in_it(rng):
         assert align(picture, SHAPE, *seen, T, found.covariance, PLAIN) is None
 
 
+@pytest.mark.filterwarnings('error')
+def test_whatever_the_pose_there_is_an_answer_in_numbers_or_none(rng):
+    """Near and far, beside the picture, tiny pictures, covariances of any size."""
+    answered = 0
+    for _ in range(300):
+        width, height = rng.integers(8, 400, 2)
+        camera = Camera(K, (int(width), int(height)))
+        picture = rng.integers(0, 255, (height, width, 3)).astype(np.uint8)
+        z_m = float(np.exp(rng.uniform(np.log(0.02), np.log(50.0))))
+        t = np.array([*rng.uniform(-0.6, 0.2, 2) * z_m, z_m])
+        T = make_pose(exp_so3(rng.normal(size=3) * 2.0), t)
+        points_px = rng.uniform(-50, 450, (8, 2))
+        covariances_px = np.tile(np.exp(rng.uniform(-8, 12)) * np.eye(2), (8, 1, 1))
+        covariance = np.exp(rng.uniform(-30, 5)) * np.eye(6)
+        found = align(picture, SHAPE, POINTS_OBJ, points_px, covariances_px, T, covariance, camera)
+        if found is not None:
+            answered += 1
+            assert np.isfinite(found.T_cam_obj).all() and np.isfinite(found.covariance).all()
+            assert 0.0 <= found.agreement <= 1.0
+    assert 30 < answered < 270
+
+
 def test_edges_are_where_the_likelihood_says(rng):
     """Slow twin: for every place of an edge, the object's colours up to it and others beyond."""
     T = pose(rng)

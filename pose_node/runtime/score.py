@@ -1,7 +1,8 @@
 """One number for "is this pose right", from what the pose itself shows.
 
-A logistic model of three features: its weights are fitted on renders by the workshop, which calls
-the same function, and stand in the bundle.
+A logistic model of three features, and of a fourth for poses that are aligned to outlines (their
+`agreement`): its weights are fitted on renders by the workshop, which calls the same function, and
+stand in the bundle.
 """
 
 from __future__ import annotations

@@ -70,10 +70,13 @@ def test_the_pose_is_the_aligned_one(picture, plain, shaped):
     )  # fmt: skip
     np.testing.assert_allclose(pose.T_cam_obj, wanted.T_cam_obj, atol=1e-9)
     np.testing.assert_allclose(pose.covariance, 2.5 * wanted.covariance, rtol=1e-6)
-    assert pose.features == {**first.features, 'agreement': wanted.agreement}
+    told = {**first.features, 'agreement': wanted.agreement, 'rms': pose.features['rms']}
+    assert pose.features == told
     spec = shaped.pose_network.calibration[OBJECT].contour.score
-    assert pose.score == score(pose.features, spec)
+    assert pose.score == min(first.score, score(pose.features, spec))
     off_px = CAMERA.project(apply(wanted.T_cam_obj, given.points_obj)) - given.points_px
+    squared = [r @ np.linalg.solve(C, r) for r, C in zip(off_px, given.covariances_px)]
+    assert pose.features['rms'] == pytest.approx(np.sqrt(np.mean(squared) / 2.0))
     assert pose.reprojection_rms_px == pytest.approx(np.sqrt((off_px**2).sum(axis=1).mean()))
     assert np.abs(pose.T_cam_obj - first.T_cam_obj).max() > 1e-6
     assert result.stage_ms['align'] > 0.0

@@ -21,6 +21,7 @@ from scipy import optimize, special, stats
 
 from pose_node.core import metrics
 from pose_node.core.contour import align
+from pose_node.core.geometry import apply
 from pose_node.core.outline import Shape
 from pose_node.core.pnp import PoseEstimate
 from pose_node.runtime.score import score_features
@@ -135,8 +136,15 @@ def _aligned(verdict: Verdict, sample: Sample, shape: Shape) -> Verdict:
     found = align(sample.picture, shape, *seen, *pose, verdict.camera)
     if found is None:
         return verdict  # as on the robot
-    estimate = replace(estimate, T_cam_obj=found.T_cam_obj, covariance=found.covariance)
-    return replace(verdict, estimate=estimate, agreement=found.agreement)
+    residuals_px = verdict.residuals_px.copy()
+    seen_px = verdict.camera.project(apply(found.T_cam_obj, given.points_obj))
+    residuals_px[verdict.inliers] = seen_px - given.points_px
+    return replace(
+        verdict,
+        estimate=replace(estimate, T_cam_obj=found.T_cam_obj, covariance=found.covariance),
+        residuals_px=residuals_px,
+        agreement=found.agreement,
+    )
 
 
 def _scale(tally: Tally) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from .fields import Fields
 
-SCORE_FEATURES = ('confidence', 'inlier_share', 'rms', 'agreement')
+SCORE_FEATURES = ('confidence', 'inlier_share', 'rms')
 
 # A file is a plain name, so no path can leave the folder.
 FILE = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}')
@@ -39,7 +39,6 @@ class ContourSpec:
     """What was measured of the poses that core/contour.py makes of the network's."""
 
     covariance_scale: float
-    score: ScoreSpec
 
 
 @dataclass(frozen=True)
@@ -230,10 +229,7 @@ def _score(fields: Fields) -> ScoreSpec:
 
 
 def _contour(fields: Fields) -> ContourSpec:
-    spec = ContourSpec(
-        covariance_scale=fields.number('covariance_scale', above=0.0),
-        score=_score(fields.fields('score')),
-    )
+    spec = ContourSpec(covariance_scale=fields.number('covariance_scale', above=0.0))
     fields.done()
     return spec
 

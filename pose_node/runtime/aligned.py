@@ -1,7 +1,7 @@
-"""Poses moved to the outline of their object, by core/contour.py, and judged anew.
+"""Poses moved to the outline of their object, by core/contour.py.
 
-Keypoints and outline must both believe in a pose: a thing of the object's colours, but not its
-shape, has an outline, too. So the score is the lower of the chances that they give it.
+Their score stays what the keypoints say. An outline cannot raise it, because a thing of the
+object's colours has one, too; and must not lower it, because half of one may be hidden.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from pose_node.core.contour import align
 from pose_node.core.geometry import apply
 from pose_node.core.mesh import read_ply
 from pose_node.core.outline import Shape
-
-from .score import rms_sigmas, score
 
 if TYPE_CHECKING:
     from pose_node.core.bundle import Bundle
@@ -55,13 +53,10 @@ class Aligner:
         if found is None:
             return pose
         off_px = camera.project(apply(found.T_cam_obj, given.points_obj)) - given.points_px
-        rms = rms_sigmas(off_px, given.covariances_px)  # what the keypoints say of the new pose
-        features = {**pose.features, 'rms': rms, 'agreement': found.agreement}
         return replace(
             pose,
             T_cam_obj=found.T_cam_obj,
             covariance=spec.covariance_scale * found.covariance,
             reprojection_rms_px=math.sqrt(float(np.square(off_px).sum()) / len(off_px)),
-            features=features,
-            score=min(pose.score, score(features, spec.score)),
+            features={**pose.features, 'agreement': found.agreement},
         )

@@ -1,8 +1,7 @@
 """One number for "is this pose right", from what the pose itself shows.
 
-A logistic model of three features, and of a fourth for poses that are aligned to outlines (their
-`agreement`): its weights are fitted on renders by the workshop, which calls the same function, and
-stand in the bundle.
+A logistic model of three features: its weights are fitted on renders by the workshop, which calls
+the same function, and stand in the bundle.
 """
 
 from __future__ import annotations
@@ -42,25 +41,21 @@ def score_features(
       network said, 10 at worst or without inliers.
     """
     better = np.sort(np.nan_to_num(confidences, nan=0.0))[-((len(confidences) + 1) // 2) :]
+    rms = _MOST_SIGMAS
+    if inliers.any():
+        x, y = residuals_px[inliers].T
+        (a, b), (_, c) = covariances_px[inliers].transpose(1, 2, 0)
+        # r^T C⁻¹ r, written out
+        with np.errstate(invalid='ignore'):
+            squared = (c * x * x - 2.0 * b * x * y + a * y * y) / (a * c - b * b)
+        mean_square = 0.5 * float(squared.sum()) / len(squared)
+        # A NaN compares false and stays the worst.
+        rms = math.sqrt(mean_square) if 0.0 <= mean_square < _MOST_SIGMAS**2 else _MOST_SIGMAS
     return {
         'confidence': float(np.mean(np.log(np.maximum(better, _LEAST_CONFIDENCE)))),
         'inlier_share': np.count_nonzero(inliers) / len(inliers),
-        'rms': rms_sigmas(residuals_px[inliers], covariances_px[inliers]),
+        'rms': rms,
     }
-
-
-def rms_sigmas(residuals_px: np.ndarray, covariances_px: np.ndarray) -> float:
-    """The feature `rms` of residuals (N, 2) with covariances (N, 2, 2)."""
-    if not len(residuals_px):
-        return _MOST_SIGMAS
-    x, y = residuals_px.T
-    (a, b), (_, c) = covariances_px.transpose(1, 2, 0)
-    # r^T C⁻¹ r, written out
-    with np.errstate(invalid='ignore'):
-        squared = (c * x * x - 2.0 * b * x * y + a * y * y) / (a * c - b * b)
-    mean_square = 0.5 * float(squared.sum()) / len(squared)
-    # A NaN compares false and stays the worst.
-    return math.sqrt(mean_square) if 0.0 <= mean_square < _MOST_SIGMAS**2 else _MOST_SIGMAS
 
 
 def score(features: Mapping[str, float], spec: ScoreSpec) -> float:

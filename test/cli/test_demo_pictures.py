@@ -48,7 +48,7 @@ def test_seen_where_it_is_and_nowhere_else(film):
                 assert not estimator(read(file), camera).poses, frame.stamp_ns
             elif frame.visible > 0.9 and clear < 15:
                 clear += 1
-                (pose,) = estimator(read(file), camera).poses
+                pose = estimator(read(file), camera).poses[0]
                 add_m = metrics.add(pose.T_cam_obj, frame.T_cam_obj, vertices_m)
                 right += add_m < 0.05 * thing.diameter_m
                 assert 'agreement' in pose.features

@@ -240,12 +240,9 @@ def thing(key: str, value):
         (network('calibration/dots/prior_std_px', 0), 'prior_std_px'),
         (network('calibration/dots/posterior', {'scale': 1.0}), r'posterior\.freedom is missing'),
         (network('calibration/dots/posterior', {'scale': 1.0, 'freedom': 0}), 'above 0'),
-        (network('calibration/dots/contour', {'covariance_scale': 1.0}), r'contour\.score is'),
+        (network('calibration/dots/contour', {}), r'contour\.covariance_scale is'),
         (
-            network(
-                'calibration/dots/contour',
-                {'covariance_scale': 2.0, 'score': {'bias': 0.0, 'weights': {}}},
-            ),
+            network('calibration/dots/contour', {'covariance_scale': 2.0}),
             r'objects\[0\]\.shape is missing; name the PLY whose outline is aligned',
         ),
         (thing('shape', 'none.ply'), r'objects\[0\].shape is .*"files" does not list'),

@@ -83,7 +83,6 @@ def test_bundle_tells_how_it_was_made(bundle: Path) -> None:
     for calibration in manifest['pose_network']['calibration'].values():
         assert np.isfinite(calibration['covariance_scale'])
         assert calibration['contour']['covariance_scale'] > 0.0
-        assert 'agreement' in calibration['contour']['score']['weights']
     for each in manifest['objects']:
         mesh = read_ply(bundle / each['shape'])
         assert 100 < len(mesh.faces) <= 1000 and Shape.from_mesh(mesh.vertices, mesh.faces).closed

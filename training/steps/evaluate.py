@@ -5,7 +5,7 @@ The samples have another seed than the training's. For every object: the covaria
 median normalised error squared of the poses what chi²(6) says; sampled poses spread as
 posterior.py finds; the score is a logistic model of "ADD below a tenth of the diameter" (of
 ADD-S's kind for symmetric objects: the nearest of the poses that look the same). Poses that are
-aligned to outlines are other poses, with a covariance scale and a score of their own.
+aligned to outlines are other poses, with a covariance scale of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from scipy import optimize, special, stats
 
 from pose_node.core import metrics
 from pose_node.core.contour import align
-from pose_node.core.geometry import apply
 from pose_node.core.outline import Shape
 from pose_node.core.pnp import PoseEstimate
 from pose_node.runtime.score import score_features
@@ -38,7 +37,6 @@ from .posterior import Posteriors
 _HELD_OUT_SEED = 1_000_003
 _LEVELS = (0.5, 0.9, 0.95)
 _SCORE_NAMES = ('confidence', 'inlier_share', 'rms')
-_ALIGNED_NAMES = (*_SCORE_NAMES, 'agreement')
 
 
 @dataclass
@@ -118,13 +116,13 @@ def _calibrate(
 def _contour(
     verdicts: list[Verdict], thing: Thing, samples: list[Sample]
 ) -> dict[str, Any] | None:
-    """The same of poses that are aligned to outlines, where that is possible at all."""
+    """Of poses that are aligned to outlines, where that is possible at all."""
     shape = Shape.from_mesh(thing.coarse.vertices_m, thing.coarse.faces)
     verdicts = [_aligned(*pair, shape) for pair in zip(verdicts, samples, strict=True)]
     tally = _tally(verdicts, thing, samples)
     if not np.isfinite(tally.nees).any():
         return None
-    return {**_report(tally, _ALIGNED_NAMES), 'covariance_scale': round(_scale(tally), 4)}
+    return {**_shares_right(tally), 'covariance_scale': round(_scale(tally), 4)}
 
 
 def _aligned(verdict: Verdict, sample: Sample, shape: Shape) -> Verdict:
@@ -136,15 +134,8 @@ def _aligned(verdict: Verdict, sample: Sample, shape: Shape) -> Verdict:
     found = align(sample.picture, shape, *seen, *pose, verdict.camera)
     if found is None:
         return verdict  # as on the robot
-    residuals_px = verdict.residuals_px.copy()
-    seen_px = verdict.camera.project(apply(found.T_cam_obj, given.points_obj))
-    residuals_px[verdict.inliers] = seen_px - given.points_px
-    return replace(
-        verdict,
-        estimate=replace(estimate, T_cam_obj=found.T_cam_obj, covariance=found.covariance),
-        residuals_px=residuals_px,
-        agreement=found.agreement,
-    )
+    estimate = replace(estimate, T_cam_obj=found.T_cam_obj, covariance=found.covariance)
+    return replace(verdict, estimate=estimate)
 
 
 def _scale(tally: Tally) -> float:
@@ -164,10 +155,11 @@ def _tally(verdicts: Sequence[Verdict], thing: Thing, samples: Sequence[Sample])
         tally.add_share.append(add_share(estimate, sample, thing))
         trusted = sample.present and estimate.ok and tally.add_share[-1] < 0.5
         tally.nees.append(_nees(estimate, sample, thing) if trusted else np.inf)
-        features = score_features(
-            verdict.confidences, verdict.inliers, verdict.residuals_px, verdict.covariances_px
+        tally.features.append(
+            score_features(
+                verdict.confidences, verdict.inliers, verdict.residuals_px, verdict.covariances_px
+            )
         )
-        tally.features.append({**features, 'agreement': verdict.agreement})
     return tally
 
 
@@ -176,14 +168,14 @@ def _nees(estimate: PoseEstimate, sample: Sample, thing: Thing) -> float:
     return min(metrics.nees(estimate.T_cam_obj, T, estimate.covariance) for T in poses)
 
 
-def _report(tally: Tally, names: Sequence[str] = _SCORE_NAMES) -> dict[str, Any]:
+def _report(tally: Tally) -> dict[str, Any]:
     present, visible = np.array(tally.present), np.array(tally.visible)
     add_share = np.array(tally.add_share)
     half = present & (visible >= 0.5)
     errors_px = np.concatenate(tally.keypoint_px)
-    bias, weights = _fit_score(tally.features, add_share < 0.1, names)
+    bias, weights = _fit_score(tally.features, add_share < 0.1)
     scores = np.array([
-        special.expit(bias + sum(weights[n] * f[n] for n in names)) for f in tally.features
+        special.expit(bias + sum(weights[n] * f[n] for n in _SCORE_NAMES)) for f in tally.features
     ])  # fmt: skip
     return {
         'samples': len(present),
@@ -191,11 +183,19 @@ def _report(tally: Tally, names: Sequence[str] = _SCORE_NAMES) -> dict[str, Any]
             'median': round(float(np.nanmedian(errors_px)), 3),
             'p90': round(float(np.nanpercentile(errors_px, 90)), 3),
         },
-        'add_01d': round(float((add_share[present] < 0.1).mean()), 4),
-        'add_01d_half_visible': round(float((add_share[half] < 0.1).mean()), 4),
+        **_shares_right(tally),
         'recall_at_score_half': round(float((scores[half] > 0.5).mean()), 4),
         'false_poses_at_score_half': round(float((scores[~present] > 0.5).mean()), 4),
         'score': {'bias': round(bias, 4), 'weights': {k: round(v, 4) for k, v in weights.items()}},
+    }
+
+
+def _shares_right(tally: Tally) -> dict[str, float]:
+    present, add_share = np.array(tally.present), np.array(tally.add_share)
+    half = present & (np.array(tally.visible) >= 0.5)
+    return {
+        'add_01d': round(float((add_share[present] < 0.1).mean()), 4),
+        'add_01d_half_visible': round(float((add_share[half] < 0.1).mean()), 4),
     }
 
 
@@ -213,10 +213,10 @@ def _share(hits: np.ndarray) -> float | None:
 
 
 def _fit_score(
-    features: list[dict[str, float]], right: np.ndarray, names: Sequence[str]
+    features: list[dict[str, float]], right: np.ndarray
 ) -> tuple[float, dict[str, float]]:
     """Logistic regression with a weak pull to zero, on standardised features."""
-    X = np.array([[f[name] for name in names] for f in features])
+    X = np.array([[f[name] for name in _SCORE_NAMES] for f in features])
     mean, spread = X.mean(axis=0), X.std(axis=0) + 1e-9
     Z = np.column_stack((np.ones(len(X)), (X - mean) / spread))
     sign = np.where(right, 1.0, -1.0)
@@ -226,4 +226,4 @@ def _fit_score(
 
     w = optimize.minimize(cost, np.zeros(Z.shape[1])).x
     weights = w[1:] / spread
-    return float(w[0] - weights @ mean), dict(zip(names, weights.tolist(), strict=True))
+    return float(w[0] - weights @ mean), dict(zip(_SCORE_NAMES, weights.tolist(), strict=True))

@@ -46,7 +46,6 @@ _OUTPUTS = {
     'deformable': 'points',
 }
 _CALIBRATION = ('covariance_scale', 'prior_std_px', 'score', 'posterior')
-_CONTOUR = ('covariance_scale', 'score')
 # Largest difference of a map's probability, or of a box number, with the weights as stored.
 _PARITY = 1e-3
 
@@ -227,7 +226,7 @@ def _calibration(measured: dict[str, Any]) -> dict[str, Any]:
     contour = measured.get('contour')
     return {
         **{key: measured.get(key) for key in _CALIBRATION},
-        'contour': contour and {key: contour[key] for key in _CONTOUR},
+        'contour': contour and {'covariance_scale': contour['covariance_scale']},
     }
 
 

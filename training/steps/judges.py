@@ -37,7 +37,6 @@ class Verdict:
     keypoint_px: np.ndarray  # (K,) how far the object's keypoints are from the truth
     camera: Camera
     likelihood: Likelihood | None  # where there is a pose
-    agreement: float = 0.0  # of a pose that is aligned to its outline, see core/contour.py
 
 
 class Judge(Protocol):

@@ -8,6 +8,7 @@ Many such edges have other parts of the object behind them; a drawn mask tells t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import cv2
@@ -49,7 +50,7 @@ class Shape:
         sides = np.column_stack((owner[first], owner[last]))
         return cls(vertices_m.astype(np.float64), faces, edges[first], sides)
 
-    @property
+    @cached_property
     def closed(self) -> bool:
         """Whether every edge has two triangles."""
         return bool((self.sides[:, 0] != self.sides[:, 1]).all())

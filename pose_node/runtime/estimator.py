@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _SAME_PLACE = 0.3
 _SAME_BOX = 0.4  # share of their union that boxes of one thing have in common
 _LARGEST_BATCH = 16  # more regions are run in turns
+_ALIGNED = 0.02  # poses with a lower score are most likely of nothing, and stay as they are
 _STAGES = ('locate', 'preprocess', 'network', 'decode', 'pnp', 'align')
 # A crop this many times as long as the picture would show the object as a speck.
 _LARGEST_CROP = 16.0
@@ -127,9 +128,8 @@ class PoseEstimator:
         sampling = self.options.distribution == 'amis'
         if self.options.contour and not sampling and self._align.objects:
             with _timed(stage_ms, 'align'):
-                least = self.options.second_look
                 poses = [
-                    self._align(picture, pose, camera) if pose.score >= least else pose
+                    self._align(picture, pose, camera) if pose.score >= _ALIGNED else pose
                     for pose in poses
                 ]
         accepted, rejected = self._judge(poses)

@@ -84,6 +84,11 @@ def test_it_can_be_left_away_and_sampled_poses_are_not_aligned(picture, plain, s
             assert pose.score == wanted.score
 
 
+def test_one_look_is_aligned_like_two(picture, shaped):
+    with PoseEstimator(shaped, options=EstimatorOptions(second_look=2.0)) as estimator:
+        assert 'agreement' in only(estimator, picture)[0].features
+
+
 def test_a_bundle_without_a_shape_takes_no_time_for_it(picture, plain):
     with PoseEstimator(plain) as estimator:
         assert only(estimator, picture)[1].stage_ms['align'] == 0.0

@@ -61,7 +61,7 @@ def looked_at(bundle: Bundle, dataset: BopDataset, names: dict[int, str]) -> lis
                 )
                 result = estimator(picture, camera, regions=boxes)
                 both.append({pose.object: pose for pose in result.poses})
-            align_ms.append(result.stage_ms.get('align', 0.0))
+            align_ms.append(result.stage_ms['align'])
             poses += len(result.poses)
             for truth in dataset.truths(*key):
                 name = names.get(truth.object, '')

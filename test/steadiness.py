@@ -14,15 +14,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
+from demo_film import CHECKOUT, demo_film, read
 
-from pose_node.cli.truth import read_frames
 from pose_node.core import metrics
 from pose_node.core.camera import Camera
 from pose_node.core.geometry import inverse
 from pose_node.core.mesh import read_ply
-from pose_node.ros.bagfile import BagReader
 from pose_node.ros.frames import moved
 from pose_node.ros.parameters import Parameters
 from pose_node.ros.tracking import Tracks
@@ -32,7 +30,6 @@ from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 if TYPE_CHECKING:
     from pose_node.runtime.results import ObjectPose
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 _HELD, _TIMES, _PERIOD_NS = 12, 60, 33_000_000
 _NOISE = 4.0  # grey levels of fresh noise on held pictures
 _MOVES_M_S = 0.05
@@ -134,18 +131,8 @@ def main() -> None:
     parser.add_argument('bundle', nargs='?', type=Path, default=CHECKOUT / 'bundles' / 'drill')
     parser.add_argument('--pose-distribution', choices=DISTRIBUTIONS, default='gaussian')
     given = parser.parse_args()
-    with BagReader(CHECKOUT / 'demo' / 'drill_bag') as bag:
-        frames = read_frames(bag)
-        files = [message for _, message in bag.messages(['/camera/image_raw/compressed'])]
-        info = next(message for _, message in bag.messages(['/camera/camera_info']))
-    camera = Camera(
-        np.array(info.k).reshape(3, 3), (info.width, info.height), info.distortion_model,
-        tuple(info.d),
-    )  # fmt: skip
-    pictures = [
-        cv2.cvtColor(cv2.imdecode(np.asarray(file.data, np.uint8), 1), cv2.COLOR_BGR2RGB)
-        for file in files
-    ]
+    frames, files, camera = demo_film()
+    pictures = [read(file) for file in files]
     film = [(frame.stamp_ns, picture) for frame, picture in zip(frames, pictures, strict=True)]
     options = EstimatorOptions(distribution=given.pose_distribution)
     with PoseEstimator(given.bundle, options=options) as estimator:

@@ -23,14 +23,14 @@ import cv2
 import numpy as np
 import onnxruntime as ort
 import torch
+from demo_film import CHECKOUT, demo_film
 from torch import Tensor, nn
 
-from pose_node.cli.truth import Frame, read_frames
+from pose_node.cli.truth import Frame
 from pose_node.core import metrics
 from pose_node.core.camera import Camera
 from pose_node.core.geometry import make_pose
 from pose_node.core.mesh import read_ply
-from pose_node.ros.bagfile import BagReader
 from pose_node.ros.pictures import decode_compressed
 from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 from pose_node.runtime.preprocess import Region, crop, map_to_picture
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
     from pose_node.core.bundle import Bundle
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 _HALF_SEEN = 0.5
 _BOX_ERROR = 0.05  # of the box, standard deviation of its centre and size
 
@@ -82,12 +81,12 @@ class Usual:
 
 
 class Ours:
-    """The estimator, with one look."""
+    """The estimator, with one look, and as the keypoints have it."""
 
     def __init__(self, bundle: Bundle, camera: Camera, threads: int) -> None:
         self.camera = camera
         self.estimator = PoseEstimator(
-            bundle, options=EstimatorOptions(second_look=2.0, threads=threads)
+            bundle, options=EstimatorOptions(second_look=2.0, threads=threads, contour=False)
         )
 
     def __call__(self, message: Any, region: Region) -> np.ndarray | None:
@@ -98,12 +97,7 @@ class Ours:
 
 def on_the_bag(bundle: Bundle, threads: int) -> None:
     """Both pipelines in turn on every picture that shows half of the object or more."""
-    with BagReader(CHECKOUT / 'demo' / 'drill_bag') as bag:
-        frames = read_frames(bag)
-        files = [message for _, message in bag.messages(['/camera/image_raw/compressed'])]
-        info = next(message for _, message in bag.messages(['/camera/camera_info']))
-    K, size = np.array(info.k).reshape(3, 3), (info.width, info.height)
-    camera = Camera(K, size, info.distortion_model, tuple(info.d))
+    frames, files, camera = demo_film()
     thing, rng = bundle.objects[0], np.random.default_rng(0)
     assert thing.mesh is not None
     vertices_m = read_ply(bundle.read(thing.mesh)).vertices

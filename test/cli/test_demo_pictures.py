@@ -6,39 +6,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 pytest.importorskip('rosbags', reason='rosbags is not installed here')
 
-from pose_node.cli.truth import read_frames
+from demo_film import demo_film, read
+
 from pose_node.core import metrics
-from pose_node.core.camera import Camera
 from pose_node.core.mesh import read_ply
-from pose_node.ros.bagfile import BagReader
 from pose_node.runtime.estimator import PoseEstimator
 
 CHECKOUT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope='module')
-def film():
-    with BagReader(CHECKOUT / 'demo' / 'drill_bag') as bag:
-        frames = read_frames(bag)
-        files = [message for _, message in bag.messages(['/camera/image_raw/compressed'])]
-        info = next(message for _, message in bag.messages(['/camera/camera_info']))
-    K, size = np.array(info.k).reshape(3, 3), (info.width, info.height)
-    camera = Camera(K, size, info.distortion_model, tuple(info.d))
-    return frames, files, camera
-
-
-def read(file) -> np.ndarray:
-    return cv2.cvtColor(cv2.imdecode(np.asarray(file.data, np.uint8), 1), cv2.COLOR_BGR2RGB)
-
-
-def test_seen_where_it_is_and_nowhere_else(film):
-    frames, files, camera = film
+def test_seen_where_it_is_and_nowhere_else():
+    frames, files, camera = demo_film()
     right, clear = 0, 0
     with PoseEstimator(CHECKOUT / 'bundles' / 'drill') as estimator:
         thing = estimator.bundle.object('drill')

@@ -127,7 +127,7 @@ def _contour(
 
 def _aligned(verdict: Verdict, sample: Sample, shape: Shape) -> Verdict:
     given, estimate = verdict.likelihood, verdict.estimate
-    if given is None:
+    if given is None or not sample.present:
         return verdict
     seen = given.points_obj, given.points_px, given.covariances_px
     pose = estimate.T_cam_obj, estimate.covariance

@@ -16,7 +16,7 @@ from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 from pose_node.runtime.parity import KEYPOINT_PX, Parity, compare, painted_scenes
 
 BUNDLES = Path(__file__).parents[2] / 'bundles'
-ONCE = EstimatorOptions(second_look=1.0)
+ONCE = EstimatorOptions(second_look=1.0, contour=False)
 
 
 def with_network(bundle: Bundle, model: bytes, folder: Path) -> Bundle:

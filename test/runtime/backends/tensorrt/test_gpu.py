@@ -48,7 +48,7 @@ def picture_of(model: bytes, count: int, rng: np.random.Generator) -> dict[str, 
 @pytest.mark.parametrize('precision', ['fp16', 'fp32'])
 def test_poses_are_those_of_onnx_runtime(cache, rng, precision):
     options = EstimatorOptions(
-        second_look=1.0, engines=EngineOptions(cache=cache, precision=precision)
+        second_look=1.0, contour=False, engines=EngineOptions(cache=cache, precision=precision)
     )
     with (
         PoseEstimator(BUNDLES / 'drill', 'tensorrt', options) as tested,

@@ -250,6 +250,17 @@ def test_simplified_keeps_the_shape() -> None:
     np.testing.assert_allclose(small.bounds_m, ball.bounds_m, atol=0.05)
 
 
+@pytest.mark.parametrize('size_m', [0.01, 0.2, 30.0])
+def test_simplified_keeps_to_the_surface_whatever_the_size(size_m: float) -> None:
+    """Of a ring, whose surface has a formula: every vertex within 0.5 % of its size."""
+    ring = trimesh.creation.torus(0.4 * size_m, 0.1 * size_m, 200, 60)
+    vertices = np.asarray(ring.vertices)
+    paint = np.zeros_like(vertices)
+    x, y, z = simplified(Mesh(vertices, paint, paint, np.asarray(ring.faces)), 1000).vertices_m.T
+    off_m = np.hypot(np.hypot(x, y) - 0.4 * size_m, z) - 0.1 * size_m
+    assert np.abs(off_m).max() < 0.005 * size_m
+
+
 def test_shadow_map_shades_what_the_light_does_not_reach(renderer: Renderer) -> None:
     """A ball over a plate: the plate is dark exactly where the ray to the light meets the ball."""
     plate = Instance('box', make_pose(np.diag([2.0, 2.0, 0.02]), np.array([0, 0, 1.0])))

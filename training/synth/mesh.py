@@ -15,6 +15,9 @@ from scipy.spatial import cKDTree
 from pose_node.core.errors import PoseNodeError
 
 _OPEN_EDGES = 1e-3  # share of a mesh's edges that may be open
+# Largest extent at which a mesh is simplified. What may go in an early round is an absolute size
+# there: of a mesh in metres everything may, the corners first.
+_SIMPLIFIED_SIZE = 200.0
 
 
 @dataclass(frozen=True)
@@ -95,15 +98,15 @@ def simplified(mesh: Mesh, faces: int) -> Mesh:
     if len(mesh.faces) <= faces:
         return mesh
     places, which = np.unique(mesh.vertices_m, axis=0, return_inverse=True)
+    scale = _SIMPLIFIED_SIZE / float(np.ptp(places, axis=0).max())
     vertices, triangles = fast_simplification.simplify(
-        places.astype(np.float32),
+        (scale * places).astype(np.float32),
         which.ravel()[mesh.faces].astype(np.int32),
         1.0 - faces / len(mesh.faces),
     )
-    nearest = cKDTree(mesh.vertices_m).query(vertices)[1]
-    return Mesh(
-        vertices.astype(np.float64), mesh.normals[nearest], mesh.colors[nearest], triangles
-    )
+    vertices_m = vertices.astype(np.float64) / scale
+    nearest = cKDTree(mesh.vertices_m).query(vertices_m)[1]
+    return Mesh(vertices_m, mesh.normals[nearest], mesh.colors[nearest], triangles)
 
 
 def primitive(kind: str) -> Mesh:

@@ -1,8 +1,8 @@
 """Pictures a second of our renderer and of others: python -m training.steps.speed MESH
 
 The scene: the mesh (at most 12,000 triangles) at random poses, one directional light, 256 x 256,
-colour and what labels need (surface coordinates here, depth there). pyrender and mitsuba are
-measured where they are installed; no other part of the project needs pyrender.
+colour alone and with surface coordinates, which pyrender draws as unlit paint, in 8 bits. pyrender
+and mitsuba are measured where they are installed; no other part of the project needs pyrender.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,26 +61,41 @@ def ours(mesh: Mesh, K: np.ndarray, *, labels: bool) -> Callable[[np.ndarray], o
     return draw
 
 
-def by_pyrender(mesh: Mesh, K: np.ndarray) -> Callable[[np.ndarray], object]:
-    """pyrender's offscreen renderer (colour with depth) on the same EGL."""
+def by_pyrender(mesh: Mesh, K: np.ndarray, *, labels: bool) -> Callable[[np.ndarray], object]:
+    """pyrender's offscreen renderer on the same EGL; depth comes with the colour."""
     os.environ.setdefault('PYOPENGL_PLATFORM', 'egl')
     import trimesh
 
     setattr(np, 'infty', np.inf)  # noqa: B010 - pyrender 0.1.45 knows NumPy 1 only
     import pyrender
 
-    colors = (255 * mesh.colors).astype(np.uint8)
-    shape = trimesh.Trimesh(mesh.vertices_m, mesh.faces, vertex_colors=colors, process=False)
-    scene = pyrender.Scene(ambient_light=(0.3, 0.3, 0.3))
-    node = scene.add(pyrender.Mesh.from_trimesh(shape))
-    camera = pyrender.IntrinsicsCamera(K[0, 0], K[1, 1], K[0, 2] + 0.5, K[1, 2] + 0.5)
-    scene.add(camera)
-    scene.add(pyrender.DirectionalLight(intensity=3.0))
+    low, high = mesh.bounds_m
+    coordinates = (mesh.vertices_m - low) / (high - low)
     renderer = pyrender.OffscreenRenderer(*SIZE)
 
+    def scene_of(paint: np.ndarray) -> Any:
+        shape = trimesh.Trimesh(
+            mesh.vertices_m,
+            mesh.faces,
+            vertex_colors=(255 * paint).astype(np.uint8),
+            process=False,
+        )
+        scene = pyrender.Scene(ambient_light=(0.3, 0.3, 0.3))
+        node = scene.add(pyrender.Mesh.from_trimesh(shape))
+        camera = pyrender.IntrinsicsCamera(K[0, 0], K[1, 1], K[0, 2] + 0.5, K[1, 2] + 0.5)
+        scene.add(camera)
+        scene.add(pyrender.DirectionalLight(intensity=3.0))
+        return scene, node
+
+    flags = pyrender.RenderFlags
+    passes = [(*scene_of(mesh.colors), flags.NONE)]
+    if labels:
+        passes.append((*scene_of(coordinates), flags.FLAT))
+
     def draw(T_cam_obj: np.ndarray) -> object:
-        scene.set_pose(node, _T_CAM_GL @ T_cam_obj)
-        return renderer.render(scene)
+        for scene, node, _ in passes:
+            scene.set_pose(node, _T_CAM_GL @ T_cam_obj)
+        return [renderer.render(scene, flags=how) for scene, _, how in passes]
 
     return draw
 
@@ -112,7 +128,8 @@ def main() -> None:
     renderers: dict[str, Callable[[], Callable[[np.ndarray], object]]] = {
         'ours, colour': lambda: ours(mesh, K, labels=False),
         'ours, colour and surface coordinates': lambda: ours(mesh, K, labels=True),
-        'pyrender, colour and depth': lambda: by_pyrender(mesh, K),
+        'pyrender, colour': lambda: by_pyrender(mesh, K, labels=False),
+        'pyrender, colour and surface coordinates': lambda: by_pyrender(mesh, K, labels=True),
         'path tracer (mitsuba, OIDN)': lambda: by_path_tracing(mesh, K),
     }
     for name, make in renderers.items():
@@ -122,7 +139,7 @@ def main() -> None:
             rate = f'  not installed ({error.name})'
         except PoseNodeError as error:
             rate = f'  {error}'
-        print(f'  {name:<40}{rate}')
+        print(f'  {name:<42}{rate}')
 
 
 if __name__ == '__main__':

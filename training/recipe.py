@@ -26,7 +26,7 @@ else:
 _KNOWN = {
     'precision': ('fp32', 'bf16'),
     'network': ('heatmap', 'unet', 'dense', 'deformable'),
-    'encoder': ('', 'lite0', 'resnet18', 'resnet34'),
+    'encoder': ('', 'lite0', 'lite0_short', 'resnet18', 'resnet34'),
     'annotation': ('projection', 'nearest'),
 }
 
@@ -55,8 +55,9 @@ class FitOptions:
     # regresses, 'dense' gives coordinates and weights for every pixel and is taught through the
     # pose, 'deformable' for a few places of its own choice, taught by the pose alone.
     network: str = 'heatmap'
-    # Of the pose network: 'lite0', whose ImageNet weights are at hand, 'resnet18' or 'resnet34',
-    # which take theirs from `weights`; '' is 'resnet34' for 'unet' and 'lite0' for the others.
+    # Of the pose network: 'lite0', whose ImageNet weights are at hand, its first eleven blocks
+    # alone, 'lite0_short', or 'resnet18' or 'resnet34', which take theirs from `weights`; '' is
+    # 'resnet34' for 'unet' and 'lite0' for the others.
     encoder: str = ''
     coordinates: float = 1.0  # what the coordinates' own loss counts for 'dense'; 0: the pose's do
     # false: coordinates and a mask are all that 'dense' is taught, and PnP comes afterwards.
@@ -75,11 +76,13 @@ class FitOptions:
         for name, known in _KNOWN.items():
             if (given := getattr(self, name)) not in known:
                 raise PoseNodeError(f'{name} is {given!r}, wanted one of {", ".join(known)}')
-        if self.network == 'unet' and self.encoder == 'lite0':
-            raise PoseNodeError("encoder is 'lite0', wanted 'resnet34' or 'resnet18' for 'unet'")
+        if self.network == 'unet' and self.encoder.startswith('lite0'):
+            raise PoseNodeError(
+                f"encoder is {self.encoder!r}, wanted 'resnet34' or 'resnet18' for 'unet'"
+            )
         if self.weights is not None and self.depth is None:
             raise PoseNodeError(
-                f"weights {self.weights} are for a ResNet, and encoder is 'lite0': name "
+                f"weights {self.weights} are for a ResNet, and encoder is a 'lite0': name "
                 "'resnet18' or 'resnet34', or leave weights away"
             )
         if not self.end_to_end and not self.surface:
@@ -144,13 +147,6 @@ class Recipe:
     def dataset_options(self, kind: str) -> DatasetOptions:
         """What the network of `kind` is shown."""
         return self.dataset if kind == 'pose' else self.locator_dataset
-
-    @property
-    def aligned(self) -> bool:
-        """Whether the bundle moves poses to outlines: those of keypoints, which dense points would
-        outweigh.
-        """
-        return self.contour and self.pose.network in ('heatmap', 'unet')
 
     @property
     def cache(self) -> Path:

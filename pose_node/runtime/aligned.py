@@ -48,7 +48,7 @@ class Aligner:
         if pose.object not in self._known or given is None or not pose.stands:
             return pose
         shape, spec = self._known[pose.object]
-        seen = given.points_obj, given.points_px, given.covariances_px
+        seen = given.points_obj, given.points_px, given.points_scale * given.covariances_px
         found = align(picture, shape, *seen, pose.T_cam_obj, pose.covariance, camera)
         if found is None:
             return pose

@@ -193,6 +193,7 @@ def _likelihood(
         kernel_sigmas,
         sight.covariance_scale * sight.posterior.scale,
         sight.posterior.freedom,
+        sight.covariance_scale,
     )
 
 

@@ -28,6 +28,8 @@ class Likelihood:
     kernel_sigmas: float  # beyond, a residual counts as an outlier's (Huber)
     covariance_scale: float = 1.0  # of the poses
     freedom: float = np.inf  # of that scale, see core/amis.py
+    # Of covariances_px: then least squares over the points have the covariance that the pose has.
+    points_scale: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

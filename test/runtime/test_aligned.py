@@ -14,6 +14,7 @@ from pose_node.core.camera import Camera
 from pose_node.core.contour import align
 from pose_node.core.geometry import apply, exp_so3, make_pose
 from pose_node.core.outline import Shape
+from pose_node.runtime.aligned import Aligner
 from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 
 CAMERA = Camera(np.array([[600.0, 0, 320], [0, 600.0, 240], [0, 0, 1]]), (640, 480))
@@ -71,6 +72,24 @@ def test_the_pose_is_the_aligned_one(picture, plain, shaped):
     assert pose.reprojection_rms_px == pytest.approx(np.sqrt((off_px**2).sum(axis=1).mean()))
     assert np.abs(pose.T_cam_obj - first.T_cam_obj).max() > 1e-6
     assert result.stage_ms['align'] > 0.0
+
+
+def test_points_weigh_what_their_calibration_says(picture, plain, shaped):
+    """Not what a network calls its pixels: nine times surer ones, known to be so, change nothing;
+    believed, they change the pose.
+    """
+    with PoseEstimator(plain, options=EstimatorOptions(min_score=0.0)) as estimator:
+        first, _ = only(estimator, picture)
+    aligner, given = Aligner(shaped), first.likelihood
+    surer = replace(given, covariances_px=given.covariances_px / 9.0, points_scale=9.0)
+    wanted = aligner(picture, first, CAMERA)
+    same = aligner(picture, replace(first, likelihood=surer), CAMERA)
+    np.testing.assert_allclose(same.T_cam_obj, wanted.T_cam_obj, atol=1e-9)
+    np.testing.assert_allclose(same.covariance, wanted.covariance, rtol=1e-6)
+    believed = aligner(
+        picture, replace(first, likelihood=replace(surer, points_scale=1.0)), CAMERA
+    )
+    assert np.trace(believed.covariance) < 0.9 * np.trace(wanted.covariance)
 
 
 def test_it_can_be_left_away_and_sampled_poses_are_not_aligned(picture, plain, shaped):

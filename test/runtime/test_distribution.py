@@ -88,6 +88,7 @@ def test_a_plate_has_two_answers(rng, seeing, kind, more):
     told = plate(rng, **more)
     (pose,) = seeing(kind, told)(PICTURE, CAMERA, regions=HERE).poses
     assert pose.status is PnpStatus.AMBIGUOUS
+    assert pose.likelihood.points_scale == told.covariance_scale
     covariances = told.covariance_scale * told.covariances_px
     logs, places = [], []
     for tilt in (TILT, -TILT):

@@ -23,7 +23,7 @@ from training.recipe import FitOptions
 pytestmark = pytest.mark.usefixtures('one_thread')
 POSE = """
 network = "{network}"
-encoder = "resnet18"
+encoder = "{encoder}"
 samples = 16
 batch = 8
 warmup = 1
@@ -31,12 +31,16 @@ held_out = 16
 """
 
 
-@pytest.mark.parametrize('network', ['heatmap', 'dense'])
-def test_a_residual_network_reaches_a_bundle(
-    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ('network', 'encoder'),
+    [('heatmap', 'resnet18'), ('dense', 'resnet18'), ('dense', 'lite0_short')],
+)
+def test_an_encoder_reaches_a_bundle(
+    network: str, encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two steps teach it nothing, but it is fitted, calibrated, exported and looks at pictures."""
-    recipe = tiny_recipe(tmp_path, POSE.replace('{network}', network))
+    pose = POSE.replace('{network}', network).replace('{encoder}', encoder)
+    recipe = tiny_recipe(tmp_path, pose)
     bundle = made(recipe, tmp_path, monkeypatch)
     errors, _ = judged(recipe, bundle, 5, 4)
     assert len(errors) and not np.isinf(errors).any()
@@ -59,9 +63,10 @@ def test_networks_share_names_and_shapes(encoder: type) -> None:
 def test_an_encoder_that_cannot_be_is_refused() -> None:
     """By name, with what else there is."""
     for fields, words in (
-        ({'encoder': 'vgg'}, 'wanted one of , lite0, resnet18, resnet34'),
+        ({'encoder': 'vgg'}, 'wanted one of , lite0, lite0_short, resnet18, resnet34'),
         ({'network': 'unet', 'encoder': 'lite0'}, "wanted 'resnet34' or 'resnet18'"),
-        ({'weights': Path('resnet18.pth')}, "encoder is 'lite0': name 'resnet18'"),
+        ({'network': 'unet', 'encoder': 'lite0_short'}, "encoder is 'lite0_short', wanted"),
+        ({'weights': Path('resnet18.pth')}, "encoder is a 'lite0': name 'resnet18'"),
     ):
         with pytest.raises(PoseNodeError, match=words):
             FitOptions(**fields)  # type: ignore[arg-type]

@@ -125,7 +125,7 @@ def _pose_network(recipe: Recipe, encoder: Encoder) -> PoseNetwork:
 def _encoder(recipe: Recipe, *, pretrained: bool) -> Encoder:
     options = recipe.pose
     if options.depth is None:
-        lite = Lite0(frozen=options.frozen)
+        lite = Lite0(deep=options.encoder != 'lite0_short', frozen=options.frozen)
         if pretrained:
             lite.load_imagenet()
         return lite

@@ -78,7 +78,7 @@ def _evaluate_pose(recipe: Recipe) -> dict[str, Any]:
     for index, thing in enumerate(dataset.things):
         own = [i for i, sample in enumerate(samples) if sample.thing == index]
         objects[thing.name] = _calibrate(
-            judge, thing, [samples[i] for i in own], [found[i] for i in own], recipe.aligned
+            judge, thing, [samples[i] for i in own], [found[i] for i in own], recipe.contour
         )
     return {
         'samples': len(samples),
@@ -129,7 +129,7 @@ def _aligned(verdict: Verdict, sample: Sample, shape: Shape) -> Verdict:
     given, estimate = verdict.likelihood, verdict.estimate
     if given is None or not sample.present:
         return verdict
-    seen = given.points_obj, given.points_px, given.covariances_px
+    seen = given.points_obj, given.points_px, given.points_scale * given.covariances_px
     pose = estimate.T_cam_obj, estimate.covariance
     found = align(sample.picture, shape, *seen, *pose, verdict.camera)
     if found is None:

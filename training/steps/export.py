@@ -162,7 +162,7 @@ def export(recipe: Recipe, folder: Path) -> None:
     if recipe.ship_mesh:
         files.update({f'{each.name}.ply': shipped_mesh(each) for each in recipe.objects})
     things = load_things(recipe.objects, recipe.keypoints)
-    if recipe.aligned:
+    if recipe.contour:
         files.update({_shape_file(each): shipped_shape(each) for each in things})
     if recipe.locator:
         files['locator.onnx'] = _compilable(
@@ -190,7 +190,7 @@ def _manifest(
             {
                 **_object(thing),
                 'mesh': f'{thing.name}.ply' if recipe.ship_mesh else None,
-                'shape': _shape_file(thing) if recipe.aligned else None,
+                'shape': _shape_file(thing) if recipe.contour else None,
             }
             for thing in things
         ],

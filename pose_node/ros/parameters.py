@@ -133,7 +133,11 @@ class Parameters:
         live=True,
     )
     max_objects: int = _parameter(
-        8, 'Regions looked at in one picture, the surest first.', low=1, high=256, live=True
+        8,
+        'Regions looked at in one picture, the surest of every object first.',
+        low=1,
+        high=256,
+        live=True,
     )
     pose_distribution: str = _parameter(
         'gaussian',

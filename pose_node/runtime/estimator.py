@@ -18,7 +18,7 @@ from pose_node.core.pnp import PnpOptions
 from .aligned import Aligner
 from .backends import EngineOptions, open_backend
 from .distribution import sampled
-from .locate import Locator
+from .locate import Locator, in_turn
 from .networks import check_outputs
 from .preprocess import Region, crop, map_to_picture, to_tensor
 from .readers import READERS, Sight
@@ -47,7 +47,7 @@ class EstimatorOptions:
     """How to look at a picture."""
 
     min_score: float = 0.5  # poses below, more likely wrong than right, go to `rejected`
-    max_objects: int = 8  # regions looked at per picture, the surest first
+    max_objects: int = 8  # regions looked at per picture, the surest of every object first
     threads: int = 0  # of each network; 0 lets the backend decide
     # A pose with at least this score is looked at again, in a crop that fits it: boxes are rough,
     # and a crop that sits right is half the accuracy. 1 keeps to one look.
@@ -245,8 +245,7 @@ class PoseEstimator:
             for region in regions
             if region.object in self.objects and not any(_same(region, each) for each in sharp)
         ]
-        known.sort(key=lambda region: -region.score)
-        return [*sharp, *known][: self.options.max_objects], len(sharp)
+        return [*sharp, *in_turn(known)][: self.options.max_objects], len(sharp)
 
     def _crops(
         self, picture: np.ndarray, regions: Sequence[Region]

@@ -6,6 +6,7 @@ are objects' centres, and their boxes stand in other maps at the same cell.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import cv2
@@ -15,6 +16,8 @@ from .networks import check_outputs
 from .preprocess import Region, letterbox, to_tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pose_node.core.manifest import LocatorSpec
 
     from .backends import Backend
@@ -38,7 +41,7 @@ class Locator:
         check_outputs(backend, spec, shapes)
 
     def __call__(self, picture: np.ndarray) -> list[Region]:
-        """Regions of the picture (H, W, 3), the surest first."""
+        """Regions of the picture (H, W, 3), in turn."""
         spec = self.spec
         small, A = letterbox(picture, spec.input_size)
         outputs = self.backend({spec.input: to_tensor(small[None], spec.mean, spec.std)})
@@ -52,7 +55,19 @@ class Locator:
             )
             for name, score, (x, y, width, height) in found
         ]
-        return regions[: self.max_objects]
+        return in_turn(regions)[: self.max_objects]
+
+
+def in_turn(regions: Iterable[Region]) -> list[Region]:
+    """The surest of every object, then the second of every object: where not all can be looked at,
+    a dozen of one do not hide another. Within a turn the surest come first.
+    """
+    turns: Counter[str] = Counter()
+    placed = []
+    for region in sorted(regions, key=lambda region: -region.score):
+        placed.append((turns[region.object], -region.score, region))
+        turns[region.object] += 1
+    return [region for *_, region in sorted(placed, key=lambda each: each[:2])]
 
 
 def pick_boxes(

@@ -13,7 +13,8 @@ from pose_node.core.camera import Camera
 from pose_node.core.errors import PoseNodeError
 from pose_node.core.manifest import LocatorSpec
 from pose_node.runtime.backends import open_backend
-from pose_node.runtime.locate import Locator, pick_boxes
+from pose_node.runtime.locate import Locator, in_turn, pick_boxes
+from pose_node.runtime.preprocess import Region
 
 SPEC = LocatorSpec(
     file='locator.onnx',
@@ -120,6 +121,15 @@ def test_finds_the_known_object_in_pictures_of_any_shape(rng, locator, size):
         assert region.object == 'dots' and region.score > 0.3
         np.testing.assert_allclose(region.center_px, place, atol=0.1 * width)
         assert 0.7 < region.size_px[0] / width < 1.5
+
+
+def test_no_object_hides_another():
+    """Three of one, two of another, all surer: still the third comes with the first of each."""
+    told = [('cup', 0.9), ('cup', 0.8), ('cup', 0.7), ('drill', 0.6), ('drill', 0.5), ('can', 0.1)]
+    regions = [Region(name, (0.0, 0.0), (9.0, 9.0), score) for name, score in reversed(told)]
+    found = [(region.object, region.score) for region in in_turn(regions)]
+    assert found == [told[i] for i in (0, 3, 5, 1, 4, 2)]
+    assert in_turn([]) == []
 
 
 def test_finds_several_the_surest_first_and_no_more_than_asked(locator):

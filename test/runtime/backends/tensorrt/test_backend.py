@@ -79,7 +79,7 @@ def test_poses_as_from_onnx_runtime(gpu, bundle):
     np.testing.assert_allclose(got.T_cam_obj, wanted.T_cam_obj, atol=1e-4)
     assert gpu.builds == 2  # pose network and locator
     keys = [entry.key['batch'] for entry in EngineCache(gpu.options.cache).entries()]
-    assert sorted(keys) == ['1', '8']
+    assert sorted(keys) == ['2', '8']
 
 
 def test_an_engine_that_does_not_load_is_built_anew(gpu, model, monkeypatch):

@@ -24,6 +24,7 @@ from pose_node.runtime.backends.tensorrt.builder import Built, Plan, Watch, buil
 from pose_node.runtime.backends.tensorrt.cuda import Gpu, NoDriver
 from pose_node.runtime.backends.tensorrt.flavour import Flavour, load_flavour
 from pose_node.runtime.backends.tensorrt.graph import prepare
+from pose_node.runtime.estimator import engine_batches
 from training.nets.locator import Locator
 from training.nets.published import PublishedUNet
 from training.nets.resnet import ResNet
@@ -36,8 +37,8 @@ BUNDLES = Path(__file__).parents[4] / 'bundles'
 SHIPPED = sorted(BUNDLES.glob('*/*.onnx'))
 
 
-def compiled(graph: bytes, precision: str, target: str) -> Built:
-    made = build(FLAVOUR, graph, Plan(precision, 16, target), Watch())
+def compiled(graph: bytes, precision: str, target: str, batch: int = 16) -> Built:
+    made = build(FLAVOUR, graph, Plan(precision, batch, target), Watch())
     assert {each.dtype for each in made.tensors.values()} <= {'float32', 'int64'}
     assert all(each.shape[0] == -1 for each in made.tensors.values())
     return made
@@ -51,18 +52,19 @@ def test_what_is_shipped_compiles_everywhere(path):
         each for each in (bundle.pose_network, bundle.locator) if each and each.file == path.name
     )
     half, whole = prepare(model, 'fp16'), prepare(model, 'fp32')
+    batch = engine_batches(bundle, 16)[path.name]  # as the node has it
     sizes = {}
     for target in TARGETS:
-        made = compiled(half, 'fp16', target)
+        made = compiled(half, 'fp16', target, batch)
         assert made.tensors[spec.input].shape[1:] == (3, *spec.input_size[::-1])
         sizes[target] = len(made.engine)
     # TensorRT for RTX multiplies no float32 matrices on Turing; networks of several objects do.
     turing = 'object' not in made.tensors
     served = ','.join(TARGETS if turing else TARGETS[1:])
-    made = compiled(whole, 'fp32', served)  # one that serves them all
+    made = compiled(whole, 'fp32', served, batch)  # one that serves them all
     assert made.tensors[spec.input].shape[1:] == (3, *spec.input_size[::-1])
     # Half the bytes in the weights, not TF32 by another name.
-    assert sizes['sm86'] < 0.65 * len(compiled(whole, 'fp32', 'sm86').engine)
+    assert sizes['sm86'] < 0.65 * len(compiled(whole, 'fp32', 'sm86', batch).engine)
 
 
 def exported(name: str) -> bytes:

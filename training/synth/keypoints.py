@@ -21,6 +21,7 @@ from .mesh import Mesh
 
 _CORNERS = 32  # of one picture
 _QUALITY = 0.2  # share of the best corner's response
+_STARTS = 10  # of k-means
 
 
 def farthest_points(mesh: Mesh, count: int) -> np.ndarray:
@@ -55,7 +56,7 @@ def corners(picture: np.ndarray, coordinates: np.ndarray, shown: np.ndarray) -> 
 
 
 def clustered(points: Sequence[np.ndarray], count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count, 3) centres of the corners of many pictures by k-means.
+    """(count, 3) centres of the corners of many pictures by k-means, the best of several starts.
 
     A centre is a mean, so it may lie inside the object. Raises PoseNodeError when there are too
     few corners.
@@ -66,8 +67,10 @@ def clustered(points: Sequence[np.ndarray], count: int, rng: np.random.Generator
             f'{len(every)} corners were found, wanted {4 * count} for {count} keypoints: '
             'render more pictures, or choose the farthest points of this plain object.'
         )
-    centers, _ = kmeans2(every, count, iter=50, minit='++', rng=rng)
-    return np.asarray(centers)
+    # One start in three ends with two centres at one corner and none at another.
+    tries = [kmeans2(every, count, iter=50, minit='++', rng=rng) for _ in range(_STARTS)]
+    off = [np.square(every - centers[nearest]).sum() for centers, nearest in tries]
+    return np.asarray(tries[int(np.argmin(off))][0])
 
 
 def nearest_pixels(

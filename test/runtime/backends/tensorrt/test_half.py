@@ -47,8 +47,9 @@ def test_shipped_networks(rng, path):
     proto = onnx.load_from_string(half)
     onnx.checker.check_model(proto, full_check=True)
     types = types_of(half)
+    sums = {each.output[0] for each in proto.graph.node if each.op_type == 'ReduceMean'}
     for node in proto.graph.node:
-        if node.op_type == 'Conv':
+        if node.op_type == 'Conv' and node.input[0] not in sums:  # what follows them is a head
             assert types[node.output[0]] == TensorProto.FLOAT16, node.name
         if node.op_type in ('LogSoftmax', 'Exp', 'Sigmoid', 'Softmax'):
             assert types[node.output[0]] == TensorProto.FLOAT, node.name

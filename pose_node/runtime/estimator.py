@@ -94,7 +94,7 @@ class PoseEstimator:
             file = self.bundle.locator.file
             engines = replace(engines, max_batch=batches[file])
             network = open_backend(name, self.bundle.read(file), threads, engines)
-            self.locator = Locator(network, self.bundle.locator, self.options.max_objects)
+            self.locator = Locator(network, self.bundle.locator)
 
     def __call__(
         self,
@@ -327,7 +327,7 @@ def engine_batches(bundle: Bundle, max_objects: int) -> dict[str, int]:
     """How many pictures at once the engine of each network takes, by the network's file."""
     batches = {bundle.pose_network.file: min(_LARGEST_BATCH, max_objects)}
     if bundle.locator is not None:
-        # It sees one, but of an engine for exactly one TensorRT makes twenty times the bytes.
+        # It sees one, but an engine for exactly one may have twenty times the bytes.
         batches[bundle.locator.file] = 2
     return batches
 

@@ -29,10 +29,9 @@ _SAME_BOX_IOU = 0.5
 class Locator:
     """Finds objects in a picture."""
 
-    def __init__(self, backend: Backend, spec: LocatorSpec, max_objects: int = 8) -> None:
+    def __init__(self, backend: Backend, spec: LocatorSpec) -> None:
         self.backend = backend
         self.spec = spec
-        self.max_objects = max_objects
         width, height = spec.map_size
         shapes = {
             spec.centers: (len(spec.objects), height, width),
@@ -41,12 +40,12 @@ class Locator:
         check_outputs(backend, spec, shapes)
 
     def __call__(self, picture: np.ndarray) -> list[Region]:
-        """Regions of the picture (H, W, 3), in turn."""
+        """Regions of the picture (H, W, 3), the surest first."""
         spec = self.spec
         small, A = letterbox(picture, spec.input_size)
         outputs = self.backend({spec.input: to_tensor(small[None], spec.mean, spec.std)})
         found = pick_boxes(outputs[spec.centers][0], outputs[spec.boxes][0], spec)
-        regions = [
+        return [
             Region(
                 name,
                 (float(A[0, 0] * x + A[0, 2]), float(A[1, 1] * y + A[1, 2])),
@@ -55,7 +54,6 @@ class Locator:
             )
             for name, score, (x, y, width, height) in found
         ]
-        return in_turn(regions)[: self.max_objects]
 
 
 def in_turn(regions: Iterable[Region]) -> list[Region]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -161,6 +163,17 @@ def test_max_objects_keeps_the_surest_regions(rng, bundle):
     with PoseEstimator(bundle, options=EstimatorOptions(max_objects=2)) as estimator:
         result = estimator(picture, PLAIN, regions=regions)
     assert [region.score for region in result.regions] == [0.9, 0.5]
+
+
+def test_max_objects_is_obeyed_when_it_is_raised(rng, bundle):
+    """It is live in the node: the locator must not keep to what it was at first."""
+    poses = np.stack([random_pose(rng) for _ in range(3)])
+    poses[:, :3, 3] = [[-0.25, 0.0, 0.8], [0.2, 0.1, 0.7], [0.1, -0.2, 1.0]]
+    picture = draw_scene(PLAIN, poses)
+    with PoseEstimator(bundle, options=EstimatorOptions(max_objects=1)) as estimator:
+        assert len(estimator(picture, PLAIN).regions) == 1
+        estimator.options = replace(estimator.options, max_objects=8)
+        assert len(estimator(picture, PLAIN).regions) == 3
 
 
 def test_regions_of_other_objects_are_passed_over(rng, estimator):

@@ -40,6 +40,8 @@ class FitOptions:
     lr: float = 2e-3  # highest rate of the decoder (AdamW, cosine to zero)
     encoder_lr: float = 0.5  # share of it that the pretrained encoder gets
     frozen: int = 5  # blocks of 'lite0' that keep their ImageNet weights
+    # Parts of the network that keep the weights they start from, such as 'encoder._blocks.11'.
+    kept: tuple[str, ...] = ()
     warmup: int = 300  # steps
     weight_decay: float = 1e-4
     ema: float = 0.998  # decay of the averaged weights, which are the ones kept

@@ -85,6 +85,29 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
+def test_parts_that_are_kept_stay_as_they_were(recipe: Recipe) -> None:
+    """Weights, statistics and their averages; also in a run that goes on."""
+    kept = 'kept = ["encoder._blocks.15", "up16"]'
+    recipe.path.write_text(RECIPE.format(f'{TWELVE_STEPS}{kept}'))
+    recipe = load_recipe(recipe.path)
+    batch = one_batch(recipe, 'pose')
+    run = begin(recipe, 'pose', torch.device('cpu'))
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    recipe.cache.mkdir(parents=True)
+    for _ in range(2):
+        fit_module.train_step(run, 'pose', batch, recipe.pose)
+        run.save(recipe.cache / 'pose.pt')
+        run = begin(recipe, 'pose', torch.device('cpu'))
+    for network in (run.network, run.average):
+        moved = {n for n, v in network.state_dict().items() if not torch.equal(v, before[n])}
+        assert 'up8.layers.0.weight' in moved
+        assert 'encoder._blocks.14._bn2.running_mean' in moved
+        assert not [n for n in moved if n.startswith(('encoder._blocks.15.', 'up16.'))]
+    options = dataclasses.replace(recipe.pose, kept=('encoder._blocks.16',))
+    with pytest.raises(PoseNodeError, match=r"kept names 'encoder._blocks.16', wanted parts"):
+        begin(dataclasses.replace(recipe, pose=options), 'pose', torch.device('cpu'))
+
+
 def test_interrupted_work_goes_on_to_the_same_result(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

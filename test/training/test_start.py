@@ -59,10 +59,11 @@ def random_network(recipe: Recipe, kind: str = 'pose') -> nn.Module:
 
 
 def as_stored(value: torch.Tensor) -> torch.Tensor:
-    """In a byte each with a scale for every first index; vectors as they are."""
+    """In a byte or six bits with a scale for every first index; vectors as they are."""
     if value.ndim < 2:
         return value
-    scale = value.abs().flatten(1).amax(dim=1).reshape(-1, *[1] * (value.ndim - 1)) / 127.0
+    levels = 127.0 if value.shape[1] == 1 or value.numel() < 10_000 else 31.0
+    scale = value.abs().flatten(1).amax(dim=1).reshape(-1, *[1] * (value.ndim - 1)) / levels
     scale = scale.clamp_min(1e-20)
     return torch.round(value / scale) * scale
 
@@ -142,6 +143,21 @@ def test_heads_go_by_the_names_of_the_objects(tmp_path: Path) -> None:
     centers = random_network(three, 'locator').state_dict()['centers.bias']
     torch.testing.assert_close(locator.state_dict()['centers.bias'][0], centers[2])
     assert locator.state_dict()['centers.bias'][1] == -4.0
+
+
+def test_a_shorter_encoder_takes_over_what_fits(tmp_path: Path) -> None:
+    """Of several objects, too, whose marks are as wide as the deepest features."""
+    full = recipe_of(tmp_path, 'full', ['drill', 'duck'])
+    save_random(full)
+    short = '[pose]\nencoder = "lite0_short"\nstart = "full"\n'
+    recipe = recipe_of(tmp_path, 'short', ['drill', 'duck'], tail=short)
+    network = build(recipe, 'pose', pretrained=False)
+    start_from(network, recipe, 'pose')
+    state, wanted = network.state_dict(), random_network(full).state_dict()
+    for name in ('encoder._blocks.10._bn2.running_var', 'head.weight'):
+        torch.testing.assert_close(state[name], wanted[name], rtol=0, atol=0)
+    assert state['mark'].shape != wanted['mark'].shape
+    assert not state['mark'].any()
 
 
 def test_other_keypoints_are_another_head(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from pose_node.core.errors import PoseNodeError
+
 from ..nets.decoder import Encoder
 from ..nets.deformable import DeformableNet
 from ..nets.dense import DenseUNet
@@ -36,6 +38,13 @@ class Run:
     step: int = 0
     skipped: int = 0  # steps whose gradient was not finite
     best: dict[str, Any] | None = None  # 'figure', 'step' and 'weights' of the average that won
+    kept: tuple[nn.Module, ...] = ()  # parts that keep what they started from
+
+    def train(self) -> None:
+        """Training mode, but for the parts that are kept, or their statistics would drift."""
+        self.model.train()
+        for part in self.kept:
+            part.eval()
 
     def keep(self, figure: float) -> None:
         """Keep the average's weights if no earlier ones had a higher figure."""
@@ -74,11 +83,26 @@ def begin(recipe: Recipe, kind: str, device: torch.device) -> Run:
     if not path.exists():
         start_from(network, recipe, kind)
     network.to(device)
+    options = recipe.fit_options(kind)
+    kept = _kept(network, options.kept)
     average = copy.deepcopy(network).eval()
-    run = Run(network, average, _optimiser(network, recipe.fit_options(kind)), network)
+    run = Run(network, average, _optimiser(network, options), network, kept=kept)
     if path.exists():
         run.restore(path)
     return run
+
+
+def _kept(network: nn.Module, names: tuple[str, ...]) -> tuple[nn.Module, ...]:
+    parts = dict(network.named_modules())
+    if unknown := [name for name in names if name not in parts]:
+        raise PoseNodeError(
+            f'kept names {unknown[0]!r}, wanted parts of the network such as '
+            f"'encoder._blocks.10' or {', '.join(map(repr, dict(network.named_children())))}"
+        )
+    kept = tuple(parts[name] for name in names)
+    for part in kept:
+        part.requires_grad_(False)
+    return kept
 
 
 def build(recipe: Recipe, kind: str, *, pretrained: bool = True) -> PoseNetwork | Locator:

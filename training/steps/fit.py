@@ -117,7 +117,7 @@ def train_step(run: Run, kind: str, batch: tuple[Tensor, ...], options: FitOptio
     network = run.network
     if not isinstance(network, Locator):
         network.advance(run.step * options.batch // options.epoch)
-    run.model.train()
+    run.train()
     rate = schedule(run.step, options.samples // options.batch, options.warmup)
     if not isinstance(network, Locator):
         rate = network.rate(rate)

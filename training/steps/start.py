@@ -62,9 +62,10 @@ def start_from(network: PoseNetwork | Locator, recipe: Recipe, kind: str) -> Non
         if name in known and _same(points_obj, learned.keypoints_obj[name])
     ]
     for name in per_object:
-        if name in own and name in learned.weights:
+        theirs = learned.weights.get(name)
+        if name in own and theirs is not None and own[name].shape[1:] == theirs.shape[1:]:
             rows = own[name].unflatten(0, (len(mine), -1))
-            their_rows = learned.weights[name].unflatten(0, (len(known), -1))
+            their_rows = theirs.unflatten(0, (len(known), -1))
             for index, their_index in same:
                 rows[index].copy_(their_rows[their_index])
     names = ', '.join(list(mine)[index] for index, _ in same) or 'no object'

@@ -106,7 +106,7 @@ def _calibrate(
         posteriors.add(sample, thing, verdict)
     return {
         **_report(tally),
-        'covariance_scale': round(scale, 4),
+        'covariance_scale': _significant(scale),
         'prior_std_px': round(prior_std_px, 2) if np.isfinite(prior_std_px) else None,
         **_credible(posteriors),
         'contour': _contour(final, thing, samples) if contour else None,
@@ -122,7 +122,7 @@ def _contour(
     tally = _tally(verdicts, thing, samples)
     if not np.isfinite(tally.nees).any():
         return None
-    return {**_shares_right(tally), 'covariance_scale': round(_scale(tally), 4)}
+    return {**_shares_right(tally), 'covariance_scale': _significant(_scale(tally))}
 
 
 def _aligned(verdict: Verdict, sample: Sample, shape: Shape) -> Verdict:
@@ -204,8 +204,13 @@ def _credible(posteriors: Posteriors) -> dict[str, Any]:
     posterior = posteriors.fitted()
     shares = posteriors.masses(posterior)
     held = {f'{100 * level:.0f} %': _share(shares <= level) for level in _LEVELS}
-    fitted = {'scale': round(posterior.scale, 4), 'freedom': round(posterior.freedom, 2)}
+    fitted = {'scale': _significant(posterior.scale), 'freedom': round(posterior.freedom, 2)}
     return {'posterior': fitted if np.isfinite(posterior.freedom) else None, 'credible': held}
+
+
+def _significant(scale: float) -> float:
+    """To five digits, wherever they begin: one that is rounded to nothing is no scale."""
+    return float(f'{scale:.5g}')
 
 
 def _share(hits: np.ndarray) -> float | None:

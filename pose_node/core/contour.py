@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _CANVAS_PX = 128.0  # larger objects are looked at in a smaller picture
 _BINS_LOG2 = 4  # histogram bins a channel
+_N = 1 << _BINS_LOG2
+_SMOOTH = 0.25 * (np.eye(_N, k=-1) + 2.0 * np.eye(_N) + np.eye(_N, k=1))
+_SMOOTH[[0, -1], [0, -1]] += 0.25  # an end has one neighbour alone
 _LEAST_SHARE = 1e-5  # of all pixels, in every bin: what was never seen has even odds
 _ALONG_PX = 1e3  # deviation along the outline: nothing is known there
 _FEWEST = 10  # lines, and pixels of either kind
@@ -233,13 +236,10 @@ def _bins(picture: np.ndarray) -> np.ndarray:
 
 def _histogram(bins: np.ndarray) -> np.ndarray:
     """Shares of the pixels, smoothed over neighbouring bins, nowhere zero."""
-    n = 1 << _BINS_LOG2
-    counts = np.bincount(bins, minlength=n**3).reshape(n, n, n) / len(bins)
-    for axis in range(3):
-        padded = np.pad(counts, [(int(i == axis),) * 2 for i in range(3)], mode='edge')
-        low, middle, high = (padded.take(range(i, i + n), axis=axis) for i in range(3))
-        counts = 0.25 * low + 0.5 * middle + 0.25 * high
-    return counts.ravel() + _LEAST_SHARE
+    counts = np.bincount(bins, minlength=_N**3) / len(bins)
+    for _ in range(3):  # the first axis becomes the last one
+        counts = (_SMOOTH @ counts.reshape(_N, -1)).T.ravel()
+    return counts + _LEAST_SHARE
 
 
 def _weighted(

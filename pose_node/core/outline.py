@@ -104,19 +104,18 @@ def outline(shape: Shape, T_cam_obj: np.ndarray, camera: Camera) -> Outline | No
     normals = np.column_stack((direction[:, 1], -direction[:, 0]))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
 
-    def inside(points_px: np.ndarray) -> np.ndarray:
+    def inside(*along_px: float) -> np.ndarray:
+        """(len(along_px), N): so many pixels along the normals."""
+        points_px = seen_px + np.multiply.outer(along_px, normals)
         at = np.round(points_px @ mask_from_px[:, :2].T + mask_from_px[:, 2]).astype(int)
-        within = ((at >= 0) & (at < mask.shape[::-1])).all(axis=1)
-        hit = np.zeros(len(at), bool)
-        hit[within] = mask[at[within, 1], at[within, 0]] > 0
-        return hit
+        within = ((at >= 0) & (at < mask.shape[::-1])).all(axis=-1)
+        x, y = np.where(within[..., None], at, 0).transpose(2, 0, 1)
+        return within & (mask[y, x] > 0)
 
     beside_px = _BESIDE_PX / mask_from_px[0, 0]
-    ahead, behind = inside(seen_px + beside_px * normals), inside(seen_px - beside_px * normals)
+    ahead, behind = inside(beside_px, -beside_px)
     normals[ahead] *= -1.0
-    keep = ahead != behind
-    for clear_px in _CLEAR_PX:
-        keep &= ~inside(seen_px + clear_px * normals)
+    keep = (ahead != behind) & ~inside(*_CLEAR_PX).any(axis=0)
     return Outline(points_obj[keep], seen_px[keep], normals[keep], mask, mask_from_px)
 
 

@@ -93,7 +93,7 @@ def begin(recipe: Recipe, kind: str, device: torch.device) -> Run:
 
 
 def _kept(network: nn.Module, names: tuple[str, ...]) -> tuple[nn.Module, ...]:
-    parts = dict(network.named_modules())
+    parts = {name: part for name, part in network.named_modules() if name}
     if unknown := [name for name in names if name not in parts]:
         raise PoseNodeError(
             f'kept names {unknown[0]!r}, wanted parts of the network such as '

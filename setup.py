@@ -47,7 +47,7 @@ setup(
     ],
     # TensorRT itself comes with JetPack, or from NVIDIA.
     extras_require={
-        'openvino': ['openvino>=2025,<2027'],
+        'openvino': ['openvino>=2025,<2027', 'onnx>=1.15,<2'],
         'tensorrt': ['cuda-python>=12,<14', 'onnx>=1.15,<2'],
     },
     zip_safe=True,

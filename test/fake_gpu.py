@@ -313,7 +313,7 @@ class SoftwareGpu:
         monkeypatch.setattr(backend, 'load_flavour', lambda: Flavour(trt, Logger()))
         monkeypatch.setattr(backend, 'load_cuda', lambda: Cuda(self.cuda))
         monkeypatch.setattr(backend, 'need_driver', lambda: None)
-        monkeypatch.setattr(backend, 'prepare', lambda model, precision: model)
+        monkeypatch.setattr(backend, 'prepare', lambda model, precision, **_: model)
         monkeypatch.setattr(backend, 'build', self.build)
 
     def build(self, flavour, graph, plan, watch, timing):

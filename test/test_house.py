@@ -46,7 +46,7 @@ ONLY_IN = {
     'moderngl': ('training.synth',),
     'mitsuba': ('training.synth', 'training.steps'),
     'onnxruntime': ('pose_node.runtime.backends', 'training.steps'),
-    'onnx': ('training.steps', 'pose_node.runtime.backends.tensorrt'),
+    'onnx': ('training.steps', 'pose_node.runtime.backends'),
     'tensorrt': ('pose_node.runtime.backends.tensorrt',),
     'cuda': ('pose_node.runtime.backends.tensorrt',),
     'ray': ('training.steps',),

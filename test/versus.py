@@ -35,6 +35,7 @@ from pose_node.core.camera import Camera
 from pose_node.core.geometry import make_pose
 from pose_node.core.mesh import read_ply
 from pose_node.ros.pictures import decode_compressed
+from pose_node.runtime.backends import EngineOptions
 from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 from pose_node.runtime.preprocess import Region, crop, map_to_picture
 from training.nets.unet import HeatmapUNet
@@ -86,11 +87,13 @@ class Usual:
 class Ours:
     """The estimator, with one look, and as the keypoints have it."""
 
-    def __init__(self, bundle: Bundle, camera: Camera, threads: int) -> None:
+    def __init__(self, bundle: Bundle, camera: Camera, threads: int, *, int8: bool) -> None:
         self.camera = camera
-        self.estimator = PoseEstimator(
-            bundle, options=EstimatorOptions(second_look=2.0, threads=threads, contour=False)
+        engines = EngineOptions(precision='int8' if int8 else 'fp32')
+        options = EstimatorOptions(
+            second_look=2.0, threads=threads, contour=False, engines=engines
         )
+        self.estimator = PoseEstimator(bundle, 'openvino' if int8 else 'onnx', options)
 
     def __call__(self, message: Any, region: Region) -> np.ndarray | None:
         result = self.estimator(decode_compressed(message), self.camera, regions=[region])
@@ -106,7 +109,9 @@ def on_the_bag(bundle: Bundle, threads: int) -> None:
     vertices_m = read_ply(bundle.read(thing.mesh)).vertices
     torch.set_num_threads(threads)
     pipelines: dict[str, Callable[[Any, Region], np.ndarray | None]] = {
-        'usual': Usual(bundle, camera), 'ours': Ours(bundle, camera, threads),
+        'usual': Usual(bundle, camera),
+        'ours': Ours(bundle, camera, threads, int8=False),
+        'ours, int8 by OpenVINO': Ours(bundle, camera, threads, int8=True),
     }  # fmt: skip
     ms: dict[str, list[float]] = {name: [] for name in pipelines}
     add: dict[str, list[float]] = {name: [] for name in pipelines}

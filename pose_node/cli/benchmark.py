@@ -18,7 +18,7 @@ import numpy as np
 from pose_node.core.bundle import Bundle
 from pose_node.core.errors import PoseNodeError
 from pose_node.ros.environment import share_folder
-from pose_node.runtime.backends import BACKENDS
+from pose_node.runtime.backends import BACKENDS, PRECISIONS, EngineOptions
 from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 
 from . import workload
@@ -32,7 +32,7 @@ _FIRST_POSE = """
 import sys, time
 from pathlib import Path
 from pose_node.cli.workload import first_pose
-first_pose(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+first_pose(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5])
 print(time.monotonic())
 """
 
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--threads', nargs='+', type=int, default=[0], help='of a network; 0 lets it decide (0)'
     )
+    parser.add_argument('--precision', choices=PRECISIONS, default=EngineOptions.precision)
     parser.add_argument(
         '--regions', nargs='+', type=int, default=[1, 2, 4, 8, 16, 32],
         help='regions in one picture, for the curve (1 2 4 8 16 32)',
@@ -98,7 +99,9 @@ def _measure(
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     before_mb, began = memory_mb(), time.perf_counter()
-    estimator = PoseEstimator(bundle, backend, EstimatorOptions(threads=threads))
+    engines = EngineOptions(precision=options.precision)
+    how = EstimatorOptions(threads=threads, engines=engines)
+    estimator = PoseEstimator(bundle, backend, how)
     opened_s = time.perf_counter() - began
     with estimator:
         open_mb = memory_mb() - before_mb
@@ -119,15 +122,16 @@ def _measure(
             'keypoints': workload.by_keypoints(estimator, film, _KEYPOINTS, options.repeats),
         }
         held_mb = memory_mb()
-    regions = workload.by_regions(bundle, film, backend, threads, options.regions, options.repeats)
+    regions = workload.by_regions(bundle, film, backend, how, options.regions, options.repeats)
     return {
         'backend': backend,
         'threads': threads,
+        'precision': options.precision,
         'modes': modes,
         'energy': energy.source,
         'memory_mb': {'opened': open_mb, 'process': held_mb},
         'open_s': opened_s,
-        'first_pose_s': _first_pose_s(options.bundle, film, backend, threads, options.out),
+        'first_pose_s': _first_pose_s(options.bundle, film, backend, how, options.out),
         'curves': {'regions': regions, **curves},
     }
 
@@ -148,12 +152,13 @@ def percentiles(rows: list[dict[str, float]]) -> dict[str, list[float]]:
 
 
 def _first_pose_s(
-    folder: Path, film: workload.Film, backend: str, threads: int, out: Path
+    folder: Path, film: workload.Film, backend: str, how: EstimatorOptions, out: Path
 ) -> list[float]:
     """From the start of a process to its first pose, in seconds, a few times."""
     picture = out / 'first.jpg'
     picture.write_bytes(film.files[0])
-    command = [sys.executable, '-c', _FIRST_POSE, str(folder), str(picture), backend, str(threads)]
+    arguments = (folder, picture, backend, how.threads, how.engines.precision)
+    command = [sys.executable, '-c', _FIRST_POSE, *map(str, arguments)]
     times = []
     for _ in range(_STARTS):
         began = time.monotonic()

@@ -121,7 +121,8 @@ def _curve(axis: str, rows: list[dict[str, float]]) -> str:
 
 def _name(run: dict[str, Any]) -> str:
     threads = run['threads'] or 'its own number of'
-    return f'{run["backend"]}, {threads} thread{"" if threads == 1 else "s"}'
+    int8 = ' in int8' if run['precision'] == 'int8' and run['backend'] != 'onnx' else ''
+    return f'{run["backend"]}{int8}, {threads} thread{"" if threads == 1 else "s"}'
 
 
 def _by(size: tuple[int, int]) -> str:

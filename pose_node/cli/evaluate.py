@@ -7,12 +7,15 @@ used is printed beside it. Errors and thresholds are those of core/metrics.py.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 from pose_node.core.bundle import Bundle
 from pose_node.core.errors import PoseNodeError
+from pose_node.runtime.backends import PRECISIONS, EngineOptions
 from pose_node.runtime.bop import CSV_HEADER, BopDataset, Target, csv_line, read_boxes
 from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 from pose_node.runtime.preprocess import Region
@@ -37,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--no-contour', action='store_true', help='leave poses where the keypoints are'
     )
     parser.add_argument('--threads', type=int, default=0, help='of the networks; 0 decides')
+    parser.add_argument('--backend', default='onnx', help='what runs the networks (onnx)')
+    parser.add_argument('--precision', choices=PRECISIONS, default=EngineOptions.precision)
     parser.add_argument(
         '--via-ros',
         action='store_true',
@@ -62,9 +67,12 @@ def run(options: argparse.Namespace) -> int:
         )
     boxes = options.boxes or "the bundle's own locator"
     regions = boxes_of(dataset, targets, options.boxes, names)
-    estimates = on_files(
-        bundle, dataset, regions, names, options.threads, contour=not options.no_contour
+    how = EstimatorOptions(
+        threads=options.threads,
+        contour=not options.no_contour,
+        engines=EngineOptions(precision=options.precision, say=_say, warn=_say),
     )
+    estimates = on_files(bundle, dataset, regions, names, how, options.backend)
     print(f'{bundle.name} on {dataset.folder.name}, boxes: {boxes}')
     print(table(dataset, targets, estimates, names))
     if options.csv:
@@ -84,6 +92,10 @@ def run(options: argparse.Namespace) -> int:
     worst, sentence = compare(estimates, others)
     print(sentence)
     return 0 if worst < 1e-9 else 1
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def numbers_of(bundle: Bundle, only: int | None = None) -> dict[int, str]:
@@ -138,20 +150,17 @@ def on_files(
     dataset: BopDataset,
     regions: Regions,
     names: dict[int, str],
-    threads: int = 0,
-    *,
-    contour: bool = True,
+    how: EstimatorOptions | None = None,
+    backend: str = 'onnx',
 ) -> Estimates:
-    """The estimator on the data set's files, without ROS."""
+    """The estimator on the data set's files, without ROS; every pose, however unsure."""
     from rich.progress import track
 
     numbers = {name: number for number, name in names.items()}
     most = most_regions(regions, len(names))
-    options = EstimatorOptions(
-        min_score=0.0, threads=threads, max_objects=most, contour=contour
-    )
+    options = replace(how or EstimatorOptions(), min_score=0.0, max_objects=most)
     estimates: Estimates = {}
-    with PoseEstimator(bundle, options=options) as estimator:
+    with PoseEstimator(bundle, backend, options) as estimator:
         for key, boxes in track(regions.items(), 'evaluate', transient=True):
             picture = dataset.picture(*key)
             camera = dataset.camera(*key, (picture.shape[1], picture.shape[0]))

@@ -59,6 +59,8 @@ def through_ros(
         parameters={
             'min_score': '0.0',
             'track': 'false',  # pictures of a data set are no film
+            'backend': options.backend,
+            'precision': options.precision,
             'threads': str(options.threads),
             'max_objects': str(most),
             'contour': 'false' if options.no_contour else 'true',

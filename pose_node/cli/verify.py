@@ -90,7 +90,7 @@ def _parity(bundle: Bundle, options: argparse.Namespace) -> int:
             if options.pictures
             else painted_scenes(bundle, _SCENES, np.random.default_rng(0))
         )
-        parity = compare(tested, reference, scenes)
+        parity = compare(tested, reference, scenes, options.precision)
         print(f'{bundle.name} on {tested.backend} against {reference.backend}, {parity}')
     if parity.fault:
         print(f'pose verify: no parity: {parity.fault}.', file=sys.stderr)

@@ -5,7 +5,7 @@ object, pictures of noise elsewhere, and work that grows along one axis at a tim
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from pose_node.core.pnp import solve_pnp
 from pose_node.ros.parameters import Parameters
 from pose_node.ros.pictures import decode_compressed
 from pose_node.ros.tracking import Tracks
+from pose_node.runtime.backends import EngineOptions
 from pose_node.runtime.estimator import EstimatorOptions, PoseEstimator
 from pose_node.runtime.preprocess import Region
 
@@ -130,10 +131,15 @@ def read(file: bytes) -> np.ndarray:
 
 
 def by_regions(
-    bundle: Bundle, film: Film, backend: str, threads: int, counts: Sequence[int], repeats: int
+    bundle: Bundle,
+    film: Film,
+    backend: str,
+    how: EstimatorOptions,
+    counts: Sequence[int],
+    repeats: int,
 ) -> list[dict[str, float]]:
     """Medians with so many regions in one picture, of all objects in turn, each looked at once."""
-    options = EstimatorOptions(max_objects=max(counts), threads=threads, second_look=2.0)
+    options = replace(how, max_objects=max(counts), second_look=2.0)
     picture = read(film.files[len(film.files) // 2])
     rows = []
     with PoseEstimator(bundle, backend, options) as estimator:
@@ -238,9 +244,10 @@ def _jpeg(picture: np.ndarray) -> bytes:
     return cv2.imencode('.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
-def first_pose(folder: Path, picture: Path, backend: str, threads: int) -> None:
+def first_pose(folder: Path, picture: Path, backend: str, threads: int, precision: str) -> None:
     """All that stands between the start of a process and its first pose."""
-    with PoseEstimator(folder, backend, EstimatorOptions(threads=threads)) as estimator:
+    how = EstimatorOptions(threads=threads, engines=EngineOptions(precision=precision))
+    with PoseEstimator(folder, backend, how) as estimator:
         shown = read(picture.read_bytes())
         size = (shown.shape[1], shown.shape[0])
         K = np.array([[size[0], 0, size[0] / 2], [0, size[0], size[1] / 2], [0, 0, 1.0]])

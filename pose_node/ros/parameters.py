@@ -65,7 +65,9 @@ class Parameters:
         choices=tuple(BACKENDS),
     )
     precision: str = _parameter(
-        'fp16', 'What TensorRT computes in; heads stay in fp32.', choices=PRECISIONS
+        'fp16',
+        'What TensorRT computes in; heads stay in fp32. OpenVINO takes int8, or else fp32.',
+        choices=PRECISIONS,
     )
     engine_cache: str = _parameter(
         '', "Folder of TensorRT's engines; empty: pose_node/engines in the user's cache."

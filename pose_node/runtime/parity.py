@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from .estimator import PoseEstimator
     from .results import ObjectPose
 
-# What keypoints may differ by: pixels of the network's input; or, of those that the network itself
-# is unsure of and rounding moves farther, this share of their standard deviation.
-KEYPOINT_PX = 0.1
-KEYPOINT_SIGMAS = 0.1
+# What keypoints may differ by: pixels of the network's input, by what it is computed in; or, of
+# those that the network itself is unsure of and rounding moves farther, a share of their standard
+# deviation.
+KEYPOINT_PX = {'fp32': 0.1, 'fp16': 0.1, 'int8': 0.5}
+KEYPOINT_SIGMAS = {'fp32': 0.1, 'fp16': 0.1, 'int8': 0.5}
 POSE_SIGMAS = 1.0  # what poses may, in units of the published covariance
 _SIZE = (640, 480)
 _FOCAL_PX = 600.0
@@ -50,12 +51,14 @@ class Parity:
     lost: int = 0  # keypoints that only one of them counts
     poses_sigma: list[float] = field(default_factory=list)
     lost_poses: int = 0  # poses that only one of them has
+    precision: str = 'fp16'  # what the tested one computes in
 
     @property
     def fault(self) -> str:
         """What is wrong; '' when nothing is."""
         apart_px = np.array(self.keypoints_px)
-        allowed_px = np.maximum(KEYPOINT_PX, KEYPOINT_SIGMAS * np.array(self.sigmas_px))
+        sigmas_px = KEYPOINT_SIGMAS[self.precision] * np.array(self.sigmas_px)
+        allowed_px = np.maximum(KEYPOINT_PX[self.precision], sigmas_px)
         worst_sigma = max(self.poses_sigma, default=0.0)
         if not self.poses_sigma and not self.lost_poses:
             return 'nothing was found by both: give pictures that show the objects (--pictures)'
@@ -76,18 +79,24 @@ class Parity:
 
     def __str__(self) -> str:
         px, sigmas = np.array(self.keypoints_px or [np.nan]), np.array(self.sigmas_px or [np.nan])
+        allowed_px = KEYPOINT_PX[self.precision]
         return (
             f'{self.pictures} pictures: {len(self.keypoints_px)} keypoints differ by '
-            f'{np.median(px):.4f} px (median; {100.0 * np.mean(px <= KEYPOINT_PX):.0f} % by at '
-            f'most {KEYPOINT_PX} px), by {(px / np.maximum(sigmas, 1e-9)).max():.3f} of their own '
+            f'{np.median(px):.4f} px (median; {100.0 * np.mean(px <= allowed_px):.0f} % by at '
+            f'most {allowed_px} px), by {(px / np.maximum(sigmas, 1e-9)).max():.3f} of their own '
             f'sigma at most; {len(self.poses_sigma)} poses by '
             f'{max(self.poses_sigma, default=0.0):.3f} sigma at most'
         )
 
 
-def compare(tested: PoseEstimator, reference: PoseEstimator, scenes: Iterable[Scene]) -> Parity:
+def compare(
+    tested: PoseEstimator,
+    reference: PoseEstimator,
+    scenes: Iterable[Scene],
+    precision: str = 'fp16',
+) -> Parity:
     """Look at every scene with both; they must be of one bundle and look once (second_look 1)."""
-    parity = Parity()
+    parity = Parity(precision=precision)
     for picture, camera, regions in scenes:
         answers = [
             sorted((*result.poses, *result.rejected), key=_place)

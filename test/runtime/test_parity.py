@@ -27,9 +27,15 @@ def with_network(bundle: Bundle, model: bytes, folder: Path) -> Bundle:
     return write_bundle(folder, manifest, {**files, bundle.pose_network.file: model})
 
 
-def parity_of(tested: Bundle, reference: Bundle, rng: np.random.Generator, count: int) -> Parity:
+def parity_of(
+    tested: Bundle,
+    reference: Bundle,
+    rng: np.random.Generator,
+    count: int,
+    precision: str = 'fp16',
+) -> Parity:
     with PoseEstimator(tested, 'onnx', ONCE) as one, PoseEstimator(reference, 'onnx', ONCE) as two:
-        return compare(one, two, painted_scenes(reference, count, rng))
+        return compare(one, two, painted_scenes(reference, count, rng), precision)
 
 
 def test_the_drill_in_half_precision(rng, tmp_path):
@@ -41,8 +47,19 @@ def test_the_drill_in_half_precision(rng, tmp_path):
     assert parity.fault == ''
     assert len(parity.keypoints_px) > 40 and len(parity.poses_sigma) > 1
     px, sigmas = np.array(parity.keypoints_px), np.array(parity.sigmas_px)
-    assert px[sigmas < 8.0].max() < 0.6 * KEYPOINT_PX
+    assert px[sigmas < 8.0].max() < 0.6 * KEYPOINT_PX['fp16']
     assert 0.0 < (px / sigmas).max() < 0.05 and max(parity.poses_sigma) < 0.2
+
+
+def test_the_drill_in_int8(rng, tmp_path):
+    """What TensorRT and OpenVINO are given, its whole numbers computed by ONNX Runtime."""
+    drill = Bundle.load(BUNDLES / 'drill')
+    graph = prepare(drill.read('pose.onnx'), 'int8', strongly_typed=False)
+    other = with_network(drill, graph, tmp_path / 'int8')
+    parity = parity_of(other, drill, rng, 12, 'int8')
+    print(parity)
+    assert parity.fault == '' and parity_of(other, drill, rng, 12).fault != ''
+    assert len(parity.keypoints_px) > 40 and len(parity.poses_sigma) > 1
 
 
 def test_other_weights_are_found_out(rng, tmp_path):

@@ -11,7 +11,8 @@ from pose_node.runtime.backends.tensorrt.builder import Plan, Watch, build
 from pose_node.runtime.backends.tensorrt.flavour import load_flavour
 from pose_node.runtime.backends.tensorrt.graph import prepare
 
-_TARGETS = {'fp16': 'sm75,sm86,sm89,sm120', 'fp32': 'sm86,sm89,sm120'}
+_ALL = 'sm75,sm86,sm89,sm120'
+_TARGETS = {'fp16': _ALL, 'fp32': 'sm86,sm89,sm120', 'int8': _ALL}
 _MAX_BATCH = 16
 
 
@@ -33,4 +34,4 @@ def check_engines(file: str, model: bytes) -> None:
             raise PoseNodeError(
                 f'export: {file} would run on no NVIDIA GPU in {precision}: {error}'
             ) from None
-    print(f'{file}: TensorRT compiles it for {", ".join(_TARGETS["fp16"].split(","))}')
+    print(f'{file}: TensorRT compiles it for {", ".join(_ALL.split(","))}')

@@ -34,7 +34,7 @@ from .judge import add_share, heatmaps
 from .judges import JUDGES, Judge, Verdict
 from .posterior import Posteriors
 
-_HELD_OUT_SEED = 1_000_003
+HELD_OUT_SEED = 1_000_003
 _LEVELS = (0.5, 0.9, 0.95)
 _SCORE_NAMES = ('confidence', 'inlier_share', 'rms')
 
@@ -57,7 +57,7 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
     """Measure, calibrate, print, and leave calibration.json beside the checkpoints."""
     report: dict[str, Any] = {'pose': _evaluate_pose(recipe)}
     if recipe.locator:
-        report['locator'] = evaluate_locator(recipe, recipe.seed + _HELD_OUT_SEED)
+        report['locator'] = evaluate_locator(recipe, recipe.seed + HELD_OUT_SEED)
     (recipe.cache / 'calibration.json').write_text(json.dumps(report, indent=1))
     print(json.dumps(report, indent=1))
     return report
@@ -65,7 +65,7 @@ def evaluate(recipe: Recipe) -> dict[str, Any]:
 
 def _evaluate_pose(recipe: Recipe) -> dict[str, Any]:
     network = pose_network(recipe)
-    seed = recipe.seed + _HELD_OUT_SEED
+    seed = recipe.seed + HELD_OUT_SEED
     dataset = Dataset(recipe.dataset, recipe.objects, recipe.keypoints, seed)
     first = recipe.dataset.ramp
     samples = [

@@ -27,9 +27,11 @@ from pose_node.core.errors import PoseNodeError
 from pose_node.runtime.backends.onnx import OnnxBackend
 
 from ..nets import lite0, locator
+from ..nets.locator import Locator
 from ..nets.pose_network import PoseNetwork
 from ..recipe import Recipe
 from ..synth.things import Thing, load_things
+from .bounds import held_out, with_bounds
 from .byte_weights import byte_weights, read_weights
 from .checkpoint import load_trained, pose_network
 from .engines import check_engines
@@ -101,12 +103,16 @@ def to_onnx(
     return data
 
 
-def _compilable(
-    file: str, network: nn.Module, size: tuple[int, int], outputs: list[str], objects: int = 1
-) -> bytes:
-    """As `to_onnx`, and TensorRT takes it."""
-    data = to_onnx(network, size, outputs, objects)
-    check_engines(file, data)
+def _compilable(recipe: Recipe, kind: str, network: PoseNetwork | Locator) -> bytes:
+    """The pose network or the locator as ONNX that TensorRT takes, with bounds for int8."""
+    size, renders = recipe.dataset_options(kind).input_size, held_out(recipe, kind, network)
+    if isinstance(network, Locator):
+        data = to_onnx(_Scores(network), size, ['centers', 'boxes'])
+    else:
+        output = _OUTPUTS[recipe.pose.network]
+        data = to_onnx(_Maps(network), size, [output], len(recipe.objects))
+    data = with_bounds(data, renders)
+    check_engines(f'{kind}.onnx', data)
     return data
 
 
@@ -151,13 +157,7 @@ def export(recipe: Recipe, folder: Path) -> None:
     files: dict[str, bytes | Path] = {
         'recipe.toml': recipe.path,
         'training.json': _log(recipe, calibration),
-        'pose.onnx': _compilable(
-            'pose.onnx',
-            _Maps(network),
-            recipe.dataset.input_size,
-            [_OUTPUTS[recipe.pose.network]],
-            len(recipe.objects),
-        ),
+        'pose.onnx': _compilable(recipe, 'pose', network),
     }
     if recipe.ship_mesh:
         files.update({f'{each.name}.ply': shipped_mesh(each) for each in recipe.objects})
@@ -165,12 +165,7 @@ def export(recipe: Recipe, folder: Path) -> None:
     if recipe.contour:
         files.update({_shape_file(each): shipped_shape(each) for each in things})
     if recipe.locator:
-        files['locator.onnx'] = _compilable(
-            'locator.onnx',
-            _Scores(load_trained(recipe, 'locator')),
-            recipe.locator_dataset.input_size,
-            ['centers', 'boxes'],
-        )
+        files['locator.onnx'] = _compilable(recipe, 'locator', load_trained(recipe, 'locator'))
     manifest = _manifest(recipe, things, calibration, network)
     bundle = write_bundle(folder, manifest, files)
     size = sum(file.bytes for file in bundle.manifest.files.values())

@@ -29,13 +29,15 @@ class Backend(Protocol):
 def _onnx(model: bytes, threads: int, engines: EngineOptions) -> Backend:
     from .onnx import OnnxBackend
 
+    if engines.precision == 'int8':
+        engines.say('ONNX Runtime computes in fp32; int8 is for tensorrt and openvino.')
     return OnnxBackend(model, threads=threads)
 
 
 def _openvino(model: bytes, threads: int, engines: EngineOptions) -> Backend:
     from .openvino import OpenVinoBackend
 
-    return OpenVinoBackend(model, threads=threads)
+    return OpenVinoBackend(model, threads=threads, int8=engines.precision == 'int8')
 
 
 def _tensorrt(model: bytes, threads: int, engines: EngineOptions) -> Backend:

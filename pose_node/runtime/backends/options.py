@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PRECISIONS = ('fp16', 'fp32')
+PRECISIONS = ('fp16', 'fp32', 'int8')
 
 
 def _nothing(_: object) -> None:
@@ -17,9 +17,9 @@ def _nothing(_: object) -> None:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How TensorRT compiles a network; other backends pass over it."""
+    """How TensorRT compiles a network; others pass over it, but for OpenVINO's int8."""
 
-    precision: str = 'fp16'  # fp32 is that, not TF32
+    precision: str = 'fp16'  # fp32 is that, not TF32; int8 leaves the rest in fp16
     max_batch: int = 8  # pictures at once; more are run in turns
     cache: str = ''  # folder of the engines; '' for the user's own
     dla_core: int = -1  # deep learning accelerator of a Jetson; -1 keeps to the GPU

@@ -11,6 +11,9 @@ from known_bundle import make_bundle, weights_elsewhere
 
 from pose_node.core.bundle import Bundle
 from pose_node.core.errors import PoseNodeError
+from pose_node.runtime.backends import openvino
+from pose_node.runtime.backends.fold import fold
+from pose_node.runtime.backends.int8 import activation_bounds, quantised
 from pose_node.runtime.backends.onnx import OnnxBackend
 from pose_node.runtime.backends.openvino import OpenVinoBackend
 
@@ -21,6 +24,20 @@ def test_without_openvino_it_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, 'openvino', None)
     with pytest.raises(PoseNodeError, match='pip install openvino'):
         OpenVinoBackend(b'')
+
+
+def test_int8_where_sums_would_be_cut_off(monkeypatch, tmp_path):
+    pytest.importorskip('openvino', reason='OpenVINO is not installed here')
+    monkeypatch.setattr(openvino.platform, 'machine', lambda: 'x86_64')
+    for flags in ('flags : avx2 avx512f', None):
+        info = tmp_path / 'cpuinfo'
+        if flags:
+            info.write_text(flags)
+        else:
+            info.unlink()
+        monkeypatch.setattr(openvino, '_CPU_INFO', info)
+        with pytest.raises(PoseNodeError, match=r'it has no VNNI.*set precision to fp32'):
+            OpenVinoBackend(b'', int8=True)
 
 
 class TestWhereItIsInstalled:
@@ -45,6 +62,26 @@ class TestWhereItIsInstalled:
                 assert set(got) == set(wanted)
                 for output, value in wanted.items():
                     np.testing.assert_allclose(got[output], value, atol=1e-4)
+
+    @pytest.mark.parametrize('name', ['drill', 'lmo_driller'])
+    def test_int8_is_what_its_graph_says(self, rng, name):
+        """Held against ONNX Runtime, which computes the same graph."""
+        if not openvino._multiplies_bytes():
+            pytest.skip('this processor has no VNNI')
+        bundle = Bundle.load(BUNDLES / name)
+        for spec in filter(None, (bundle.pose_network, bundle.locator)):
+            model = bundle.read(spec.file)
+            twin = OnnxBackend(quantised(fold(model), activation_bounds(model)), threads=1)
+            ours = OpenVinoBackend(model, threads=1, int8=True)
+            whole = OnnxBackend(model, threads=1)
+            shape = (2, 3, *spec.input_size[::-1])
+            inputs = {spec.input: rng.standard_normal(shape).astype(np.float32)}
+            got, wanted, exact = ours(inputs), twin(inputs), whole(inputs)
+            for output, value in exact.items():
+                # Sums are added in another order, and numbers rounded the other way: not the same
+                # answer, but no worse one.
+                cost, costs = (np.abs(each[output] - value).mean() for each in (wanted, got))
+                assert 0.0 < costs < 1.5 * cost
 
     def test_an_answer_is_not_written_over_by_the_next(self, rng, model):
         backend = OpenVinoBackend(model)

@@ -120,7 +120,9 @@ def _build(
         f'at once.{patience}'
     )
     start = time.monotonic()
-    built = build(flavour, prepare(model, plan.precision), plan, watch, timing)
+    strong = plan.strongly_typed(flavour)
+    graph = prepare(model, plan.precision, strongly_typed=strong)
+    built = build(flavour, graph, plan, watch, timing)
     seconds, size_mb = time.monotonic() - start, len(built.engine) / 1e6
     options.say(f'The engine was built in {seconds:.1f} s ({size_mb:.1f} MB).')
     return built

@@ -29,7 +29,7 @@ _HEADS = ('SOFTMAX', 'UNARY', 'REDUCE')  # kept in float32 where types are only 
 class Plan:
     """What an engine is built for."""
 
-    precision: str  # fp16 or fp32
+    precision: str  # fp16, fp32 or int8
     max_batch: int
     # TensorRT for RTX: 'sm86', or several with commas between for one engine that serves them all;
     # else the GPU's name and architecture.
@@ -174,7 +174,7 @@ def _configure(flavour: Flavour, builder: Any, network: Any, config: Any, plan: 
     if plan.precision == 'fp32':
         config.clear_flag(trt.BuilderFlag.TF32)  # ten bits of mantissa are not float32
     elif not plan.strongly_typed(flavour):
-        _allow_half(trt, network, config)
+        _allow_half(trt, network, config, plan)
     if flavour.rtx:
         _aim(flavour, config, plan.target)
     if plan.dla_core >= 0:
@@ -189,9 +189,11 @@ def _configure(flavour: Flavour, builder: Any, network: Any, config: Any, plan: 
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
 
 
-def _allow_half(trt: Any, network: Any, config: Any) -> None:
-    """Half precision where types are only wishes; the heads hold on to float32."""
+def _allow_half(trt: Any, network: Any, config: Any, plan: Plan) -> None:
+    """Half precision, and int8, where types are only wishes; the heads hold on to float32."""
     config.set_flag(trt.BuilderFlag.FP16)
+    if plan.precision == 'int8':
+        config.set_flag(trt.BuilderFlag.INT8)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     heads = {trt.LayerType.__members__[name] for name in _HEADS}
     for i in range(network.num_layers):

@@ -1,52 +1,29 @@
-"""A bundle's ONNX as TensorRT takes it.
-
-Bundles keep weights in a byte each, scaled inside the graph: TensorRT refuses such constants
-("only allowed before DQ"). ONNX Runtime's basic optimisation computes all that is constant, puts
-BatchNorm into the convolutions (in float32, before anything is rounded to half), and writes plain
-ONNX operators again; it is installed wherever a bundle runs.
-"""
+"""A bundle's ONNX as TensorRT takes it: in plain operators, its types written into it."""
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
-import onnxruntime as ort
-
-from pose_node.core.errors import PoseNodeError
-
-from ..onnx import ERRORS, first_line
+from ..fold import fold, need_onnx
+from ..int8 import activation_bounds, quantised
 from .half import half_precision
 
 # To be raised whenever what comes out of here changes: engines of other numbers are built anew.
 GRAPH_VERSION = 1
 
 
-def prepare(model: bytes, precision: str) -> bytes:
-    """The ONNX in `model`, folded, its layers in half precision when that is asked for.
+def prepare(model: bytes, precision: str, *, strongly_typed: bool = True) -> bytes:
+    """The ONNX in `model`, folded, its layers in half precision when that is asked for, or its
+    convolutions in int8 and the others in half precision (where types are only wishes, in float32:
+    TensorRT 8.6 takes no other scales, and chooses for itself).
 
     Inputs and outputs keep their names, types and shapes.
     """
-    folded = fold(model)
-    return half_precision(folded) if precision == 'fp16' else folded
+    if precision != 'fp32':
+        need_onnx(precision)
+    bounds = activation_bounds(model) if precision == 'int8' else {}
+    graph = fold(model)
+    if precision == 'fp16' or (precision == 'int8' and strongly_typed):
+        graph = half_precision(graph)
+    return quantised(graph, bounds) if bounds else graph
 
 
-def fold(model: bytes) -> bytes:
-    """All that is constant computed once, BatchNorms inside their convolutions."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    with tempfile.TemporaryDirectory(prefix='pose_node-') as folder:
-        file = Path(folder) / 'folded.onnx'
-        options.optimized_model_filepath = str(file)
-        try:
-            ort.InferenceSession(model, options, providers=['CPUExecutionProvider'])
-            return file.read_bytes()
-        except ERRORS as error:
-            raise PoseNodeError(
-                f'The ONNX model cannot be loaded ({first_line(error)}); export it again.'
-            ) from None
-
-
-__all__ = ['GRAPH_VERSION', 'fold', 'prepare']
+__all__ = ['GRAPH_VERSION', 'prepare']

@@ -32,13 +32,8 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 def half_precision(model: bytes) -> bytes:
     """`model`, folded, in half precision as said above; raises PoseNodeError."""
-    try:
-        import onnx
-    except ImportError:
-        raise PoseNodeError(
-            'precision fp16 needs the Python package onnx; install it (pip install onnx) or set '
-            'precision to fp32.'
-        ) from None
+    import onnx
+
     proto = onnx.load_from_string(model)
     _Converter(onnx.shape_inference.infer_shapes(proto).graph).convert(proto.graph)
     data: bytes = proto.SerializeToString()

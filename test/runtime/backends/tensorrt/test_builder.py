@@ -29,6 +29,7 @@ from training.nets.locator import Locator
 from training.nets.published import PublishedUNet
 from training.nets.resnet import ResNet
 from training.nets.unet import HeatmapUNet
+from training.steps.bounds import with_bounds
 from training.steps.export import _Maps, _Scores, to_onnx
 
 FLAVOUR = load_flavour()
@@ -63,6 +64,9 @@ def test_what_is_shipped_compiles_everywhere(path):
     served = ','.join(TARGETS if turing else TARGETS[1:])
     made = compiled(whole, 'fp32', served, batch)  # one that serves them all
     assert made.tensors[spec.input].shape[1:] == (3, *spec.input_size[::-1])
+    for target in TARGETS:
+        made = compiled(prepare(model, 'int8'), 'int8', target, batch)
+        assert made.tensors[spec.input].shape[1:] == (3, *spec.input_size[::-1])
     # Half the bytes in the weights, not TF32 by another name.
     assert sizes['sm86'] < 0.65 * len(compiled(whole, 'fp32', 'sm86', batch).engine)
 
@@ -82,10 +86,14 @@ def exported(name: str) -> bytes:
 def test_every_architecture_compiles_everywhere(name):
     """Of one object HeatmapUNet is shipped; of three it is told which."""
     model = exported(name)
-    for precision in ('fp16', 'fp32'):
+    picture = {'picture': np.zeros((1, 3, 64, 64), np.float32)}
+    if name == 'unet of three':
+        picture['object'] = np.array([0])
+    model = with_bounds(model, [picture])
+    for precision in ('fp16', 'fp32', 'int8'):
         graph = prepare(model, precision)
         # TensorRT for RTX multiplies no float32 matrices on Turing; in half precision it does.
-        turing = precision == 'fp16' or name != 'unet of three'
+        turing = precision != 'fp32' or name != 'unet of three'
         made = compiled(graph, precision, ','.join(TARGETS if turing else TARGETS[1:]))
         assert ('object' in made.tensors) == (name == 'unet of three')
         if not turing:
@@ -130,8 +138,8 @@ def test_refusals_are_sentences(model):
     with pytest.raises(PoseNodeError, match='ONNX model cannot be loaded'):
         try_to_build(b'noise')
     options = EngineOptions()
-    with pytest.raises(PoseNodeError, match="precision is 'int8'; give one of: fp16, fp32"):
-        backend.engine_for(FLAVOUR, model, Plan('int8', 4, 'sm86'), options, Watch())
+    with pytest.raises(PoseNodeError, match="precision is 'int4'; give one of: fp16, fp32"):
+        backend.engine_for(FLAVOUR, model, Plan('int4', 4, 'sm86'), options, Watch())
 
 
 def test_progress_is_told_and_a_build_can_be_stopped(model):

@@ -12,9 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pose_node.core.bundle import Bundle
 from pose_node.core.errors import PoseNodeError
+from pose_node.runtime.backends.fold import fold
 from pose_node.runtime.backends.onnx import OnnxBackend
 from pose_node.runtime.backends.tensorrt import graph
-from pose_node.runtime.backends.tensorrt.graph import fold, prepare
+from pose_node.runtime.backends.tensorrt.graph import prepare
 from pose_node.runtime.backends.tensorrt.half import half_precision
 
 BUNDLES = Path(__file__).parents[4] / 'bundles'
@@ -147,5 +148,5 @@ def test_without_the_package_onnx(monkeypatch):
 
     monkeypatch.setitem(sys.modules, 'onnx', None)
     with pytest.raises(PoseNodeError, match='needs the Python package onnx'):
-        half_precision(b'')
+        prepare(b'', 'fp16')
     assert graph.GRAPH_VERSION >= 1

@@ -1,9 +1,10 @@
 """A GPU in software: the CUDA runtime and TensorRT's runtime as far as `Runner` uses them.
 
 Device memory is memory, streams do their work at once, a graph is the list of calls that were made
-while it was captured, and an engine is the ONNX model itself, run by ONNX Runtime. It counts what
-is open, and can be told to fail at any call. It shows that the code around a GPU is right; that a
-real GPU does the same is shown by the tests marked `gpu`.
+while it was captured, an engine is the ONNX model itself, run by ONNX Runtime, and the kernel of
+the crops is its own source, compiled for this processor. It counts what is open, and can be told
+to fail at any call. It shows that the code around a GPU is right; that a real GPU does the same is
+shown by the tests marked `gpu`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from fake_kernel import FakeDriver, kernel_for_this_processor
 
 from pose_node.core.errors import PoseNodeError
 from pose_node.runtime.backends import EngineOptions
 from pose_node.runtime.backends.onnx import OnnxBackend
-from pose_node.runtime.backends.tensorrt import backend
+from pose_node.runtime.backends.tensorrt import backend, crops
 from pose_node.runtime.backends.tensorrt.builder import Built, Tensor
 from pose_node.runtime.backends.tensorrt.cuda import Cuda
 from pose_node.runtime.backends.tensorrt.flavour import Flavour
@@ -311,7 +313,9 @@ class SoftwareGpu:
         trt = FakeTensorRt(self.cuda)
         trt.NetworkDefinitionCreationFlag = SimpleNamespace(__members__={'EXPLICIT_BATCH': 0})
         monkeypatch.setattr(backend, 'load_flavour', lambda: Flavour(trt, Logger()))
-        monkeypatch.setattr(backend, 'load_cuda', lambda: Cuda(self.cuda))
+        self.driver = FakeDriver(self.cuda)
+        monkeypatch.setattr(backend, 'load_cuda', lambda: Cuda(self.cuda, self.driver))
+        monkeypatch.setattr(crops, 'compiled', lambda _: kernel_for_this_processor())
         monkeypatch.setattr(backend, 'need_driver', lambda: None)
         monkeypatch.setattr(backend, 'prepare', lambda model, precision, **_: model)
         monkeypatch.setattr(backend, 'build', self.build)

@@ -130,8 +130,9 @@ def on_the_bag(bundle: Bundle, threads: int) -> None:
         p50, p90 = np.percentile(ms[name][5:], (50, 90))
         shares = [100.0 * np.mean(np.array(add[name]) < limit) for limit in (0.1, 0.05)]
         print(f'{name} | {p50:.1f} | {p90:.1f} | {shares[0]:.1f} % | {shares[1]:.1f} %')
-    ratio = np.median(np.array(ms['usual'][5:]) / np.array(ms['ours'][5:]))
-    print(f'usual / ours, median of the pictures: {ratio:.2f}')
+    for name in list(pipelines)[1:]:
+        ratio = np.median(np.array(ms['usual'][5:]) / np.array(ms[name][5:]))
+        print(f'usual / {name}, median of the pictures: {ratio:.2f}')
 
 
 def _box(

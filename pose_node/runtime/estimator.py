@@ -20,7 +20,7 @@ from .backends import EngineOptions, open_backend
 from .distribution import sampled
 from .locate import Locator, in_turn
 from .networks import check_outputs
-from .preprocess import Region, crop, map_to_picture, to_tensor
+from .preprocess import Crops, Region, crop_map, map_to_picture
 from .readers import READERS, Sight
 from .results import FrameResult, ObjectPose, nothing
 from .score import score, score_features
@@ -152,12 +152,14 @@ class PoseEstimator:
         with _timed(stage_ms, 'preprocess'):
             usable = [_usable(region, picture, self.spec.region_scale) for region in regions]
             looked_at = [region for region, good in zip(regions, usable) if good]
-            tensor, maps_to_picture = self._crops(picture, looked_at)
+            crops = self._crops(picture, looked_at)
+            seen = crops if self._network.makes_crops else crops.tensor()
         with _timed(stage_ms, 'network'):
-            maps = self._maps(tensor, looked_at)
+            maps = self._maps(seen, looked_at)
         with _timed(stage_ms, 'decode'):
             names = [region.object for region in looked_at]
-            sights = self._read(maps, names, maps_to_picture)
+            maps_to_picture = [map_to_picture(A, self.spec.stride) for A in crops.affines]
+            sights = self._read(maps, names, np.array(maps_to_picture).reshape(-1, 2, 3))
         with _timed(stage_ms, 'pnp'):
             solved = iter([self._pose(*pair, camera) for pair in zip(looked_at, sights)])
         return [
@@ -247,25 +249,19 @@ class PoseEstimator:
         ]
         return [*sharp, *in_turn(known)][: self.options.max_objects], len(sharp)
 
-    def _crops(
-        self, picture: np.ndarray, regions: Sequence[Region]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Network input (N, 3, h, w) and the affines (N, 2, 3) from map to picture pixels."""
+    def _crops(self, picture: np.ndarray, regions: Sequence[Region]) -> Crops:
+        """What the network is to see of the picture."""
         spec = self.spec
-        width, height = spec.input_size
-        pictures = np.empty((len(regions), height, width, 3), np.uint8)
-        affines = np.empty((len(regions), 2, 3))
-        for i, region in enumerate(regions):
-            pictures[i], A = crop(picture, region, spec.input_size, spec.region_scale)
-            affines[i] = map_to_picture(A, spec.stride)
-        return to_tensor(pictures, spec.mean, spec.std), affines
+        affines = [crop_map(region, spec.input_size, spec.region_scale) for region in regions]
+        maps = np.array(affines).reshape(-1, 2, 3)
+        return Crops(picture, maps, spec.input_size, spec.mean, spec.std)
 
-    def _maps(self, tensor: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
+    def _maps(self, seen: np.ndarray | Crops, regions: Sequence[Region]) -> np.ndarray:
         spec = self.spec
-        if not len(tensor):
+        if not regions:
             width, height = spec.map_size
             return np.zeros((0, self._read.channels, height, width), np.float32)
-        inputs = {spec.input: tensor}
+        inputs = {spec.input: seen}
         if spec.object_input is not None:
             inputs[spec.object_input] = np.array([spec.objects.index(r.object) for r in regions])
         return self._network(inputs)[spec.output]

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from .networks import check_outputs
-from .preprocess import Region, letterbox, to_tensor
+from .preprocess import Crops, Region, letterbox_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,8 +42,10 @@ class Locator:
     def __call__(self, picture: np.ndarray) -> list[Region]:
         """Regions of the picture (H, W, 3), the surest first."""
         spec = self.spec
-        small, A = letterbox(picture, spec.input_size)
-        outputs = self.backend({spec.input: to_tensor(small[None], spec.mean, spec.std)})
+        A = letterbox_map(picture.shape[1::-1], spec.input_size)
+        crops = Crops(picture, A[None], spec.input_size, spec.mean, spec.std)
+        seen = crops if self.backend.makes_crops else crops.tensor()
+        outputs = self.backend({spec.input: seen})
         found = pick_boxes(outputs[spec.centers][0], outputs[spec.boxes][0], spec)
         return [
             Region(

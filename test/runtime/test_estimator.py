@@ -120,6 +120,7 @@ def test_the_network_is_called_once_for_all_regions(rng, bundle, monkeypatch):
             batches.append(inputs['picture'].shape)
             return network(inputs)
 
+        spy.makes_crops = False
         monkeypatch.setattr(estimator, '_network', spy)
         picture = draw_scene(PLAIN, random_pose(rng))
         regions = [Region(OBJECT, (100.0 * i, 200.0), (80, 90)) for i in range(5)]
@@ -257,7 +258,9 @@ def test_no_picture_raises(estimator, seed):
 def test_a_network_that_answers_nan_is_survived(rng, bundle, monkeypatch):
     with PoseEstimator(bundle) as estimator:
         maps = np.full((1, 12, 32, 32), np.nan, np.float32)
-        monkeypatch.setattr(estimator, '_network', lambda inputs: {'heatmaps': maps})
+        blind = lambda _: {'heatmaps': maps}
+        blind.makes_crops = False
+        monkeypatch.setattr(estimator, '_network', blind)
         result = estimator(draw_scene(PLAIN, random_pose(rng)), PLAIN)
         monkeypatch.undo()
     assert result.poses == ()
@@ -356,6 +359,7 @@ def test_tracked_regions_are_looked_at_once_and_the_locator_need_not_be_asked(
             batches.append(len(inputs['picture']))
             return network(inputs)
 
+        spy.makes_crops = False
         monkeypatch.setattr(estimator, '_network', spy)
         monkeypatch.setattr(estimator, 'locator', lambda picture: pytest.fail('asked'))
         fitting = estimator.region_at(OBJECT, T, PLAIN)

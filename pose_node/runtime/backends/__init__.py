@@ -9,15 +9,20 @@ from pose_node.core.errors import PoseNodeError
 from .options import PRECISIONS, EngineOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
+
+    from ..preprocess import Crops
 
 
 class Backend(Protocol):
     """A network, ready to run."""
 
     name: str
+    makes_crops: bool  # whether it samples pictures itself, and does it better than the caller
 
-    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, inputs: Mapping[str, np.ndarray | Crops]) -> dict[str, np.ndarray]:
         """All outputs by name. Raises PoseNodeError when the runtime refuses the inputs."""
         ...
 

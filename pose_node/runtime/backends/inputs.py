@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 
 from pose_node.core.errors import PoseNodeError
 
+from ..preprocess import Crops
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    import numpy as np
 
 
 def check_call(wanted: Iterable[str], given: Iterable[str], *, is_open: bool) -> None:
@@ -21,4 +25,12 @@ def check_call(wanted: Iterable[str], given: Iterable[str], *, is_open: bool) ->
         )
 
 
-__all__ = ['check_call']
+def arrays(inputs: Mapping[str, np.ndarray | Crops]) -> dict[str, np.ndarray]:
+    """The inputs with their crops made, for runtimes that make none themselves."""
+    return {
+        name: value.tensor() if isinstance(value, Crops) else value
+        for name, value in inputs.items()
+    }
+
+
+__all__ = ['arrays', 'check_call']

@@ -11,10 +11,14 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from pose_node.core.errors import PoseNodeError
 
-from .inputs import check_call
+from .inputs import arrays, check_call
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
+
+    from ..preprocess import Crops
 
 # What the runtime throws has no common base but Exception.
 ERRORS = tuple(
@@ -46,6 +50,8 @@ def threads_for(threads: int) -> int:
 class OnnxBackend:
     """An ONNX model, from its bytes or its file. threads: 0 decides by the cores at hand."""
 
+    name, makes_crops = 'onnx', False
+
     def __init__(self, model: bytes | str | Path, *, threads: int = 0) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads_for(threads)
@@ -63,16 +69,15 @@ class OnnxBackend:
             raise PoseNodeError(
                 f'{where} cannot be loaded ({first_line(error)}); export it again.'
             ) from None
-        self.name = 'onnx'
         self.inputs = {each.name: tuple(each.shape) for each in self._session.get_inputs()}
         self.outputs = {each.name: tuple(each.shape) for each in self._session.get_outputs()}
 
-    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, inputs: Mapping[str, np.ndarray | Crops]) -> dict[str, np.ndarray]:
         """All outputs by name."""
         check_call(self.inputs, inputs, is_open=self._session is not None)
         assert self._session is not None
         try:
-            values = self._session.run(None, inputs)
+            values = self._session.run(None, arrays(inputs))
         except ERRORS as error:
             raise PoseNodeError(f'The network refuses its input: {first_line(error)}') from None
         return dict(zip(self.outputs, values))

@@ -14,12 +14,14 @@ import numpy as np
 from pose_node.core.errors import PoseNodeError
 
 from .fold import fold, need_onnx
-from .inputs import check_call
+from .inputs import arrays, check_call
 from .int8 import activation_bounds, quantised
 from .onnx import threads_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from ..preprocess import Crops
 
 _CPU_INFO = Path('/proc/cpuinfo')
 
@@ -30,6 +32,8 @@ class OpenVinoBackend:
 
     Raises PoseNodeError where OpenVINO is not installed, or int8 cannot be had.
     """
+
+    name, makes_crops = 'openvino', False
 
     def __init__(self, model: bytes, *, threads: int = 0, int8: bool = False) -> None:
         try:
@@ -54,24 +58,24 @@ class OpenVinoBackend:
             raise PoseNodeError(
                 f'The ONNX model cannot be loaded by OpenVINO ({_said(error)}); export it again.'
             ) from None
-        self.name = 'openvino'
         self._tensor = openvino.Tensor
         self._inputs = {each.any_name: each.element_type.to_dtype() for each in network.inputs}
         self._outputs = [each.any_name for each in network.outputs]
 
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, inputs: Mapping[str, np.ndarray | Crops]) -> dict[str, np.ndarray]:
         """All outputs by name."""
         check_call(self._inputs, inputs, is_open=self._request is not None)
         assert self._request is not None
+        given = arrays(inputs)
         for name, wanted in self._inputs.items():
-            if inputs[name].dtype != wanted:  # OpenVINO would convert it, and not say so
+            if given[name].dtype != wanted:  # OpenVINO would convert it, and not say so
                 raise PoseNodeError(
-                    f'The network refuses its input: {name} is {inputs[name].dtype}, '
+                    f'The network refuses its input: {name} is {given[name].dtype}, '
                     f'wanted {wanted}.'
                 )
         shared = {
             name: self._tensor(np.ascontiguousarray(value), shared_memory=True)
-            for name, value in inputs.items()
+            for name, value in given.items()
         }
         try:
             found = self._request.infer(shared)

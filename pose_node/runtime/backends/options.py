@@ -24,6 +24,7 @@ class EngineOptions:
     cache: str = ''  # folder of the engines; '' for the user's own
     dla_core: int = -1  # deep learning accelerator of a Jetson; -1 keeps to the GPU
     cuda_graphs: bool = True  # replay the launches of a batch instead of repeating them
+    gpu_crops: bool = True  # sample pictures there, too, where that turns out right
     say: Callable[[str], None] = _nothing  # told, in sentences, what a user should know
     warn: Callable[[str], None] = _nothing  # told why a GPU that is there is not used
     progress: Callable[[str], None] = _nothing  # told twice a second while an engine is built

@@ -13,6 +13,7 @@ import numpy as np
 
 from pose_node.core.errors import PoseNodeError
 
+from ...preprocess import Crops
 from ..inputs import check_call
 from ..options import PRECISIONS
 from .builder import Built, Plan, Watch, build
@@ -23,7 +24,7 @@ from .graph import GRAPH_VERSION, prepare
 from .runner import EngineRefused, Runner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import TypeVar
 
     from ..options import EngineOptions
@@ -132,6 +133,7 @@ class TensorRtBackend:
     """An ONNX model (its bytes) on the GPU. Raises PoseNodeError where that cannot be."""
 
     name = 'tensorrt'
+    makes_crops = False
 
     def __init__(self, model: bytes, options: EngineOptions, cuda: Cuda | None = None) -> None:
         if cuda is None:
@@ -149,12 +151,14 @@ class TensorRtBackend:
             raise
         self.inputs = self._runner.inputs
 
-    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, inputs: Mapping[str, np.ndarray | Crops]) -> dict[str, np.ndarray]:
         """All outputs by name."""
         check_call(self.inputs, inputs, is_open=self._thread is not None)
         assert self._thread is not None
         counts = {len(values) for values in inputs.values()}
         for name, values in inputs.items():
+            if isinstance(values, Crops):
+                continue
             wanted, got = self.inputs[name], np.asarray(values)
             # Indices are int64 in ONNX and int32 in engines of TensorRT 8.6.
             fits = got.dtype == wanted.dtype or {got.dtype.kind, wanted.dtype[0]} == {'i'}
@@ -204,6 +208,12 @@ class TensorRtBackend:
                     raise
                 options.say(f'The engine in the cache is of no use ({error}); it is built anew.')
                 EngineCache(options.cache).discard(key)
+        if options.gpu_crops:
+            try:
+                runner.make_crops(gpu.architecture)
+                self.makes_crops = True
+            except PoseNodeError as error:
+                options.say(f'Pictures are cropped on the CPU: {error}')
         options.say(
             f'{flavour.title} runs {plan.precision} on {gpu.name} ({gpu.architecture}), engine '
             f'{digest(key)[:12]}, {runner.memory_mb} MB of {gpu.memory_mb} MB taken.'

@@ -1,4 +1,4 @@
-"""The CUDA runtime through cuda-python, every return code checked."""
+"""CUDA's runtime and driver through cuda-python, every return code checked."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ class NoDriver(PoseNodeError):
 class Cuda:
     """`cuda('cudaMalloc', 1024)` is what cudaMalloc gives besides its code; raises PoseNodeError.
 
-    module: cuda.bindings.runtime.
+    `cuda.driver('cuModuleLoadData', code)` is the same of the driver. The modules are
+    cuda.bindings.runtime and cuda.bindings.driver.
     """
 
-    def __init__(self, module: Any) -> None:
-        self.rt = module
+    def __init__(self, runtime: Any, driver: Any = None) -> None:
+        self.rt, self._driver = runtime, driver
 
     def __call__(self, function: str, *arguments: Any) -> Any:
         """Call one function of the runtime: None, its one value, or a tuple of them."""
@@ -43,6 +44,13 @@ class Cuda:
         if int(code) != 0:
             raise PoseNodeError(self._sentence(function, code))
         return None if not values else values[0] if len(values) == 1 else tuple(values)
+
+    def driver(self, function: str, *arguments: Any) -> Any:
+        """Call one function of the driver: None or its one value."""
+        code, *values = getattr(self._driver, function)(*arguments)
+        if int(code) != 0:
+            raise PoseNodeError(f'{function} of CUDA fails: {getattr(code, "name", code)}.')
+        return values[0] if values else None
 
     def gpu(self) -> Gpu:
         """The GPU that networks run on; raises PoseNodeError where there is none."""
@@ -102,9 +110,10 @@ def need_driver() -> None:
 
 
 def load_cuda() -> Cuda:
-    """The runtime of cuda-python; raises PoseNodeError where it is not installed."""
+    """Runtime and driver of cuda-python; raises PoseNodeError where it is not installed."""
     try:
-        return Cuda(import_module('cuda.bindings.runtime'))
+        modules = [import_module(f'cuda.bindings.{name}') for name in ('runtime', 'driver')]
+        return Cuda(*modules)
     except ImportError as error:
         raise PoseNodeError(
             f'cuda-python does not import ({error}); install the one of your CUDA: '

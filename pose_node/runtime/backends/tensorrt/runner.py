@@ -1,8 +1,9 @@
 """An engine on the GPU: buffers, contexts and CUDA graphs. All of it belongs to one thread.
 
-Pictures go through pinned memory. Every number of pictures has a context and a graph of its own,
-because a graph holds good only for the context and shapes it was captured with (NVIDIA's developer
-guide, "CUDA Graphs"); the contexts share one piece of memory for what lies between layers.
+Pictures go through pinned memory, whole to be cropped on the GPU (crops.py), or as crops. Every
+number of pictures has a context and a graph of its own, because a graph holds good only for the
+context and shapes it was captured with (NVIDIA's developer guide, "CUDA Graphs"); the contexts
+share one piece of memory for what lies between layers.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ import numpy as np
 
 from pose_node.core.errors import PoseNodeError
 
+from ...preprocess import Crops
 from .builder import Tensor
+from .crops import Cropper
 from .flavour import DTYPES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .builder import Built
     from .cuda import Cuda
     from .flavour import Flavour
@@ -52,7 +57,8 @@ class Runner:
         self.graphs = graphs
         self.inputs = {name: each for name, each in built.tensors.items() if each.is_input}
         self._contexts: dict[int, Any] = {}
-        self._launches: dict[int, Any] = {}  # captured graphs
+        self._launches: dict[tuple[int, str], Any] = {}  # captured graphs
+        self._cropper: Cropper | None = None
         self._open = ExitStack()
         try:
             cuda('cudaSetDevice', 0)
@@ -71,7 +77,7 @@ class Runner:
             self._open.close()
             raise
 
-    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, inputs: Mapping[str, np.ndarray | Crops]) -> dict[str, np.ndarray]:
         """All outputs; any number of pictures, in turns of as many as the engine takes."""
         count = len(next(iter(inputs.values())))
         outputs = {
@@ -81,12 +87,68 @@ class Runner:
         }
         for start in range(0, count, self._max_batch):
             stop = min(count, start + self._max_batch)
+            cropped = ''  # the input that comes from crops
             for name, values in inputs.items():
-                self._buffers[name].host[: stop - start] = values[start:stop]
-            self._run(stop - start)
+                if isinstance(values, Crops):
+                    self._stage(values, start, stop)
+                    cropped = name
+                else:
+                    self._buffers[name].host[: stop - start] = values[start:stop]
+            self._run(stop - start, cropped)
             for name, values in outputs.items():
                 values[start:stop] = self._buffers[name].host[: stop - start]
         return outputs
+
+    def make_crops(self, architecture: str) -> None:
+        """Take Crops from now on; raises PoseNodeError, and goes on without, where this GPU makes
+        other numbers of them than the CPU.
+        """
+        (buffer,) = (
+            each
+            for each in self._buffers.values()
+            if each.tensor.is_input and each.host.ndim == 4 and each.host.dtype == np.float32
+        )
+        height, width = buffer.host.shape[2:]
+        cropper = Cropper(self._cuda, architecture, (width, height), self._max_batch)
+        try:
+            off = self._crops_off(cropper, buffer)
+            if not off <= 1.0:
+                raise PoseNodeError(f'they are {off:.3g} of 255 off on this GPU')
+        except BaseException:
+            cropper.close()
+            raise
+        self._cropper = cropper
+        self._open.callback(cropper.close)
+
+    def _crops_off(self, cropper: Cropper, buffer: _Buffer) -> float:
+        """How far the GPU's crops of noise are from the CPU's, of 255: enlarged, a bit and much
+        reduced, and half outside.
+        """
+        height, width = buffer.host.shape[2:]
+        picture = np.random.default_rng(0).integers(0, 256, (241, 323, 3), dtype=np.uint8)
+        for scale in (0.4, 1.3, 2.6, 5.2):
+            reduction = scale * 100.0 / width
+            A = np.array([[[reduction, 0.0, 170.3], [0.0, reduction, 60.7]]])
+            crops = Crops(picture, A, (width, height), (0.0,) * 3, (1.0,) * 3)
+            if not cropper.fits(crops):
+                cropper.make_room(crops)
+            cropper.stage(crops, 0, 1)
+            cropper.enqueue(1, buffer.device, self._stream)
+            down = self._cuda.rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
+            self._copy(buffer.host.ctypes.data, buffer.device, buffer.row_bytes, down)
+            self._cuda('cudaStreamSynchronize', self._stream)
+            off = float(np.abs(buffer.host[:1] - crops.tensor()).max())
+            if not off <= 1.0:
+                return off
+        return off
+
+    def _stage(self, crops: Crops, start: int, stop: int) -> None:
+        assert self._cropper is not None
+        if not self._cropper.fits(crops):
+            for key in [key for key in self._launches if key[1]]:
+                self._cuda('cudaGraphExecDestroy', self._launches.pop(key))
+            self._cropper.make_room(crops)
+        self._cropper.stage(crops, start, stop)
 
     def close(self) -> None:
         """Give everything back, the last taken first."""
@@ -188,33 +250,35 @@ class Runner:
                 f'{self._flavour.title} refuses {what} ({self._flavour.logger.sentence()}).'
             )
 
-    def _run(self, count: int) -> None:
+    def _run(self, count: int, cropped: str = '') -> None:
         """From the pinned inputs to the pinned outputs, and wait."""
-        launch = self._launches.get(count)
+        launch = self._launches.get((count, cropped))
         if launch is not None:
             self._cuda('cudaGraphLaunch', launch, self._stream)
         else:
-            self._enqueue(count)
+            self._enqueue(count, cropped)
         self._cuda('cudaStreamSynchronize', self._stream)
         if launch is None and self.graphs:
-            self._capture(count)  # after a plain run: the first one sets the context up
+            self._capture(count, cropped)  # after a plain run: the first one sets the context up
 
-    def _enqueue(self, count: int) -> None:
+    def _enqueue(self, count: int, cropped: str) -> None:
         kinds = self._cuda.rt.cudaMemcpyKind
         up, down = kinds.cudaMemcpyHostToDevice, kinds.cudaMemcpyDeviceToHost
         context = self._context(count)
-        inputs = [each for each in self._buffers.values() if each.tensor.is_input]
-        outputs = [each for each in self._buffers.values() if not each.tensor.is_input]
-        for buffer in inputs:
-            self._copy(buffer.device, buffer.host.ctypes.data, count * buffer.row_bytes, up)
+        for name, buffer in self._buffers.items():
+            if name == cropped and self._cropper is not None:
+                self._cropper.enqueue(count, buffer.device, self._stream)
+            elif buffer.tensor.is_input:
+                self._copy(buffer.device, buffer.host.ctypes.data, count * buffer.row_bytes, up)
         self._check(context.execute_async_v3(int(self._stream)), 'to run')
-        for buffer in outputs:
-            self._copy(buffer.host.ctypes.data, buffer.device, count * buffer.row_bytes, down)
+        for buffer in self._buffers.values():
+            if not buffer.tensor.is_input:
+                self._copy(buffer.host.ctypes.data, buffer.device, count * buffer.row_bytes, down)
 
     def _copy(self, target: int, source: int, size: int, kind: Any) -> None:
         self._cuda('cudaMemcpyAsync', target, source, size, kind, self._stream)
 
-    def _capture(self, count: int) -> None:
+    def _capture(self, count: int, cropped: str) -> None:
         """Record the launches for so many pictures; where that fails they are made one by one."""
         cuda, context = self._cuda, self._context(count)
         if hasattr(context, 'is_stream_capturable'):
@@ -226,10 +290,10 @@ class Runner:
             mode = cuda.rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
             cuda('cudaStreamBeginCapture', self._stream, mode)
             try:
-                self._enqueue(count)
+                self._enqueue(count, cropped)
             finally:  # a stream that goes on capturing is of no use
                 graph = cuda('cudaStreamEndCapture', self._stream)
-            self._launches[count] = cuda('cudaGraphInstantiate', graph, _NO_FLAGS)
+            self._launches[count, cropped] = cuda('cudaGraphInstantiate', graph, _NO_FLAGS)
         except PoseNodeError:
             self.graphs = False
         finally:

@@ -80,10 +80,11 @@ def _parity(bundle: Bundle, options: argparse.Namespace) -> int:
     # One look: where the second one falls depends on the first.
     # What the networks say, once: edges that are found anew would enlarge any difference.
     once = replace(_options(options), second_look=1.0, contour=False)
+    whole = replace(once, engines=EngineOptions('fp32'))
     name = options.backend or 'tensorrt'
     with (
         PoseEstimator(bundle, name, once) as tested,
-        PoseEstimator(bundle, 'onnx', once) as reference,
+        PoseEstimator(bundle, 'onnx', whole) as reference,
     ):
         scenes = (
             _scenes_of(options.pictures, reference)

@@ -77,8 +77,15 @@ class Crops:
     mean: Sequence[float]
     std: Sequence[float]
 
+    dtype = np.dtype(np.float32)
+
     def __len__(self) -> int:
         return len(self.affines)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """What `tensor` will have."""
+        return len(self), 3, self.size[1], self.size[0]
 
     def tensor(self) -> np.ndarray:
         """(N, 3, h, w) float32."""

@@ -157,9 +157,8 @@ class TensorRtBackend:
         assert self._thread is not None
         counts = {len(values) for values in inputs.values()}
         for name, values in inputs.items():
-            if isinstance(values, Crops):
-                continue
-            wanted, got = self.inputs[name], np.asarray(values)
+            wanted = self.inputs[name]
+            got = values if isinstance(values, Crops) else np.asarray(values)
             # Indices are int64 in ONNX and int32 in engines of TensorRT 8.6.
             fits = got.dtype == wanted.dtype or {got.dtype.kind, wanted.dtype[0]} == {'i'}
             if got.shape[1:] != wanted.shape[1:] or not fits or len(counts) > 1:

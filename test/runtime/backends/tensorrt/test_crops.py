@@ -118,6 +118,9 @@ def test_more_regions_than_the_engine_takes(rng, gpu, bundle):
     got = network({'picture': crops})['heatmaps']
     wanted = OnnxBackend(model)({'picture': crops})['heatmaps']
     np.testing.assert_allclose(got, wanted, atol=1e-6)
+    other = Crops(picture, affines, (64, 128), MEAN, STD)
+    with pytest.raises(PoseNodeError, match=r"'picture' is float32 \(9, 3, 128, 64\), wanted"):
+        network({'picture': other})
     network.close()
 
 

@@ -50,8 +50,9 @@ from .epro.solver import (
 from .epro.start import StartOptions, best_start, random_starts
 
 _LEAST_POINTS = 4
-# EPro-PnP version 2: what the divergence and the two parts of the derivative count.
-_DIVERGENCE, _TRANSLATION, _ROTATION = 0.2, 1.0, 1.0
+# What the divergence and the two parts of the derivative count. EPro-PnP version 2 has a fifth of
+# the divergence; with all of it photographs are read much better (BENCHMARKS.md, "Dense networks").
+_DIVERGENCE, _TRANSLATION, _ROTATION = 1.0, 1.0, 1.0
 # Least eigenvalue of the information, scaled to a diagonal of one, of points that fix a pose.
 _DEGENERATE = 1e-6
 
@@ -93,7 +94,7 @@ class PnpLoss:
 
     @property
     def total(self) -> Tensor:
-        """What is minimised: the three losses, as the paper weighs them."""
+        """What is minimised."""
         derivative = _TRANSLATION * self.translation + _ROTATION * self.rotation
         return _DIVERGENCE * self.divergence + derivative
 

@@ -51,7 +51,7 @@ from .epro.start import StartOptions, best_start, random_starts
 
 _LEAST_POINTS = 4
 # What the divergence and the two parts of the derivative count. EPro-PnP version 2 has a fifth of
-# the divergence; with all of it photographs are read much better (BENCHMARKS.md, "Dense networks").
+# the divergence; with all of it photographs are read far better (BENCHMARKS.md, "Dense networks").
 _DIVERGENCE, _TRANSLATION, _ROTATION = 1.0, 1.0, 1.0
 # Least eigenvalue of the information, scaled to a diagonal of one, of points that fix a pose.
 _DEGENERATE = 1e-6

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .fields import Fields
 
 SCORE_FEATURES = ('confidence', 'inlier_share', 'rms')
+ALIGNED_FEATURES = (*SCORE_FEATURES, 'spread')  # of poses aligned to outlines
 
 # A file is a plain name, so no path can leave the folder.
 FILE = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}')
@@ -39,6 +40,7 @@ class ContourSpec:
     """What was measured of the poses that core/contour.py makes of the network's."""
 
     covariance_scale: float
+    score: ScoreSpec | None = None  # None: it stays that of the keypoints
 
 
 @dataclass(frozen=True)
@@ -215,13 +217,11 @@ def _calibration(fields: Fields) -> CalibrationSpec:
     return spec
 
 
-def _score(fields: Fields) -> ScoreSpec:
+def _score(fields: Fields, names: Sequence[str] = SCORE_FEATURES) -> ScoreSpec:
     weights = fields.fields('weights')
     spec = ScoreSpec(
         bias=fields.number('bias'),
-        weights={
-            name: weights.number(name) for name in SCORE_FEATURES if not weights.absent(name)
-        },
+        weights={name: weights.number(name) for name in names if not weights.absent(name)},
     )
     weights.done()
     fields.done()
@@ -229,7 +229,10 @@ def _score(fields: Fields) -> ScoreSpec:
 
 
 def _contour(fields: Fields) -> ContourSpec:
-    spec = ContourSpec(covariance_scale=fields.number('covariance_scale', above=0.0))
+    spec = ContourSpec(
+        covariance_scale=fields.number('covariance_scale', above=0.0),
+        score=None if fields.absent('score') else _score(fields.fields('score'), ALIGNED_FEATURES),
+    )
     fields.done()
     return spec
 

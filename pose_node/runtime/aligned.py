@@ -1,7 +1,7 @@
 """Poses moved to the outline of their object, by core/contour.py.
 
-Their score stays what the keypoints say. An outline cannot raise it, because a thing of the
-object's colours has one, too; and must not lower it, because half of one may be hidden.
+Their score is a model of its own, which knows besides the keypoints how sure the pose is of its
+place; bundles that have none keep the keypoints' score.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pose_node.core.geometry import apply
 from pose_node.core.mesh import read_ply
 from pose_node.core.outline import Shape
 
+from .score import aligned_features, score
+
 if TYPE_CHECKING:
     from pose_node.core.bundle import Bundle
     from pose_node.core.camera import Camera
@@ -29,6 +31,7 @@ class Aligner:
     """Knows the shapes in a bundle, and what was measured of poses that are aligned to them."""
 
     def __init__(self, bundle: Bundle) -> None:
+        self._diameters_m = {each.name: each.diameter_m for each in bundle.objects}
         self._known: dict[str, tuple[Shape, ContourSpec]] = {}
         for name, calibration in bundle.pose_network.calibration.items():
             file = bundle.object(name).shape
@@ -52,11 +55,15 @@ class Aligner:
         found = align(picture, shape, *seen, pose.T_cam_obj, pose.covariance, camera)
         if found is None:
             return pose
+        covariance = spec.covariance_scale * found.covariance
+        diameter_m = self._diameters_m[pose.object]
+        features = aligned_features(pose.features, covariance, diameter_m)
         off_px = camera.project(apply(found.T_cam_obj, given.points_obj)) - given.points_px
         return replace(
             pose,
             T_cam_obj=found.T_cam_obj,
-            covariance=spec.covariance_scale * found.covariance,
+            covariance=covariance,
+            score=pose.score if spec.score is None else score(features, spec.score),
             reprojection_rms_px=math.sqrt(float(np.square(off_px).sum()) / len(off_px)),
-            features={**pose.features, 'agreement': found.agreement},
+            features={**features, 'agreement': found.agreement},
         )

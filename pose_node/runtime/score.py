@@ -1,7 +1,8 @@
 """One number for "is this pose right", from what the pose itself shows.
 
-A logistic model of three features: its weights are fitted on renders by the workshop, which calls
-the same function, and stand in the bundle.
+A logistic model of a few features: its weights are fitted on renders by the workshop, which calls
+the same functions, and stand in the bundle. Poses that are aligned to outlines have a model of
+their own, which knows of the outline, too.
 """
 
 from __future__ import annotations
@@ -56,6 +57,21 @@ def score_features(
         'inlier_share': np.count_nonzero(inliers) / len(inliers),
         'rms': rms,
     }
+
+
+def aligned_features(
+    features: Mapping[str, float], covariance: np.ndarray, diameter_m: float
+) -> dict[str, float]:
+    """The features of a pose that was aligned to its outline; `features` are its keypoints'.
+
+    - spread: logarithm of the position's standard deviation, over the object's diameter, by the
+      pose's calibrated covariance (6, 6).
+
+    How well the outline was found is not among them: a thing of the object's colours has one, too.
+    """
+    variance_m2 = float(np.trace(covariance[:3, :3]))
+    spread = 0.5 * math.log(max(variance_m2, 1e-20)) - math.log(diameter_m)
+    return {**features, 'spread': spread}
 
 
 def score(features: Mapping[str, float], spec: ScoreSpec) -> float:

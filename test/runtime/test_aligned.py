@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from known_bundle import BALL_RADIUS_M, OBJECT, draw_scene, make_bundle, manifes
 from pose_node.core.bundle import Bundle, write_bundle
 from pose_node.core.camera import Camera
 from pose_node.core.contour import align
+from pose_node.core.errors import PoseNodeError
 from pose_node.core.geometry import apply, exp_so3, make_pose
 from pose_node.core.outline import Shape
 from pose_node.runtime.aligned import Aligner
@@ -66,8 +68,10 @@ def test_the_pose_is_the_aligned_one(picture, plain, shaped):
     )  # fmt: skip
     np.testing.assert_allclose(pose.T_cam_obj, wanted.T_cam_obj, atol=1e-9)
     np.testing.assert_allclose(pose.covariance, 2.5 * wanted.covariance, rtol=1e-6)
-    assert pose.features == {**first.features, 'agreement': wanted.agreement}
-    assert pose.score == first.score  # an outline is no reason to believe
+    spread = np.log(np.sqrt(np.trace(pose.covariance[:3, :3])) / shaped.object(OBJECT).diameter_m)
+    known = {'agreement': wanted.agreement, 'spread': pytest.approx(spread)}
+    assert pose.features == {**first.features, **known}
+    assert pose.score == first.score  # this bundle has no other score for it
     off_px = CAMERA.project(apply(wanted.T_cam_obj, given.points_obj)) - given.points_px
     assert pose.reprojection_rms_px == pytest.approx(np.sqrt((off_px**2).sum(axis=1).mean()))
     assert np.abs(pose.T_cam_obj - first.T_cam_obj).max() > 1e-6
@@ -90,6 +94,27 @@ def test_points_weigh_what_their_calibration_says(picture, plain, shaped):
         picture, replace(first, likelihood=replace(surer, points_scale=1.0)), CAMERA
     )
     assert np.trace(believed.covariance) < 0.9 * np.trace(wanted.covariance)
+
+
+def test_it_has_a_score_of_its_own(tmp_path, picture, shaped):
+    """Where the bundle says how outline and spread weigh."""
+    data = json.loads((shaped.folder / 'bundle.json').read_text())
+    files = {name: shaped.read(name) for name in data.pop('files')}
+    data.pop('schema')
+    contour = data['pose_network']['calibration'][OBJECT]['contour']
+    weights = {'confidence': 0.5, 'rms': -0.3, 'spread': -0.2}
+    contour['score'] = {'bias': -1.0, 'weights': weights}
+    bundle = write_bundle(tmp_path / 'scored', data, files)
+    anything = EstimatorOptions(min_score=0.0)
+    with PoseEstimator(bundle, options=anything) as estimator:
+        pose, _ = only(estimator, picture)
+    x = -1.0 + sum(weight * pose.features[name] for name, weight in weights.items())
+    assert pose.score == pytest.approx(1.0 / (1.0 + np.exp(-x)))
+    with PoseEstimator(bundle, options=EstimatorOptions(min_score=pose.score + 1e-6)) as strict:
+        assert strict(picture, CAMERA).poses == ()  # it is judged by that score
+    contour['score']['weights']['agreement'] = 1.0
+    with pytest.raises(PoseNodeError, match='agreement'):
+        write_bundle(tmp_path / 'other', data, files)
 
 
 def test_it_can_be_left_away_and_sampled_poses_are_not_aligned(picture, plain, shaped):

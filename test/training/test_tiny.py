@@ -20,6 +20,7 @@ from pose_node.core import metrics
 from pose_node.core.camera import Camera
 from pose_node.core.mesh import read_ply
 from pose_node.core.outline import Shape
+from pose_node.core.pose_spec import ALIGNED_FEATURES
 from pose_node.runtime.estimator import PoseEstimator
 from training.__main__ import main
 from training.recipe import load_recipe
@@ -83,6 +84,7 @@ def test_bundle_tells_how_it_was_made(bundle: Path) -> None:
     for calibration in manifest['pose_network']['calibration'].values():
         assert np.isfinite(calibration['covariance_scale'])
         assert calibration['contour']['covariance_scale'] > 0.0
+        assert set(calibration['contour']['score']['weights']) == set(ALIGNED_FEATURES)
     for each in manifest['objects']:
         mesh = read_ply(bundle / each['shape'])
         assert 100 < len(mesh.faces) <= 1000 and Shape.from_mesh(mesh.vertices, mesh.faces).closed

@@ -20,10 +20,11 @@ from rich.progress import track
 from scipy import optimize, special, stats
 
 from pose_node.core import metrics
-from pose_node.core.contour import align
+from pose_node.core.contour import Aligned, align
 from pose_node.core.outline import Shape
 from pose_node.core.pnp import PoseEstimate
-from pose_node.runtime.score import score_features
+from pose_node.core.pose_spec import ALIGNED_FEATURES, SCORE_FEATURES
+from pose_node.runtime.score import aligned_features, score_features
 
 from ..recipe import Recipe
 from ..synth.dataset import Dataset, Sample
@@ -36,7 +37,7 @@ from .posterior import Posteriors
 
 HELD_OUT_SEED = 1_000_003
 _LEVELS = (0.5, 0.9, 0.95)
-_SCORE_NAMES = ('confidence', 'inlier_share', 'rms')
+_AGAINST = ('rms', 'spread')  # features that speak against a pose; the others speak for it
 
 
 @dataclass
@@ -118,24 +119,42 @@ def _contour(
 ) -> dict[str, Any] | None:
     """Of poses that are aligned to outlines, where that is possible at all."""
     shape = Shape.from_mesh(thing.coarse.vertices_m, thing.coarse.faces)
-    verdicts = [_aligned(*pair, shape) for pair in zip(verdicts, samples, strict=True)]
+    found = [_align(*pair, shape) for pair in zip(verdicts, samples, strict=True)]
+    pairs = zip(verdicts, found, strict=True)
+    verdicts = [_moved(verdict, aligned) for verdict, aligned in pairs]
     tally = _tally(verdicts, thing, samples)
     if not np.isfinite(tally.nees).any():
         return None
-    return {**_shares_right(tally), 'covariance_scale': _significant(_scale(tally))}
+    scale, right = _significant(_scale(tally)), np.array(tally.add_share) < 0.1
+    known = [i for i, aligned in enumerate(found) if aligned is not None]
+    features = [
+        aligned_features(tally.features[i], scale * aligned.covariance, thing.mesh.diameter_m)
+        for i, aligned in enumerate(found)
+        if aligned is not None
+    ]
+    bias, weights = _fit_score(features, right[known], ALIGNED_FEATURES)
+    return {
+        **_shares_right(tally),
+        'covariance_scale': scale,
+        'score': _rounded(bias, weights),
+    }
 
 
-def _aligned(verdict: Verdict, sample: Sample, shape: Shape) -> Verdict:
+def _align(verdict: Verdict, sample: Sample, shape: Shape) -> Aligned | None:
+    """As on the robot: also where the object is not, and the network believes to see it."""
     given, estimate = verdict.likelihood, verdict.estimate
-    if given is None or not sample.present:
-        return verdict
+    if given is None:
+        return None
     seen = given.points_obj, given.points_px, given.points_scale * given.covariances_px
     pose = estimate.T_cam_obj, estimate.covariance
-    found = align(sample.picture, shape, *seen, *pose, verdict.camera)
-    if found is None:
-        return verdict  # as on the robot
-    estimate = replace(estimate, T_cam_obj=found.T_cam_obj, covariance=found.covariance)
-    return replace(verdict, estimate=estimate)
+    return align(sample.picture, shape, *seen, *pose, verdict.camera)
+
+
+def _moved(verdict: Verdict, aligned: Aligned | None) -> Verdict:
+    if aligned is None:
+        return verdict
+    T, covariance = aligned.T_cam_obj, aligned.covariance
+    return replace(verdict, estimate=replace(verdict.estimate, T_cam_obj=T, covariance=covariance))
 
 
 def _scale(tally: Tally) -> float:
@@ -174,9 +193,12 @@ def _report(tally: Tally) -> dict[str, Any]:
     half = present & (visible >= 0.5)
     errors_px = np.concatenate(tally.keypoint_px)
     bias, weights = _fit_score(tally.features, add_share < 0.1)
-    scores = np.array([
-        special.expit(bias + sum(weights[n] * f[n] for n in _SCORE_NAMES)) for f in tally.features
-    ])  # fmt: skip
+    scores = np.array(
+        [
+            special.expit(bias + sum(weights[n] * each[n] for n in SCORE_FEATURES))
+            for each in tally.features
+        ]
+    )
     return {
         'samples': len(present),
         'keypoint_error_px': {
@@ -186,8 +208,12 @@ def _report(tally: Tally) -> dict[str, Any]:
         **_shares_right(tally),
         'recall_at_score_half': round(float((scores[half] > 0.5).mean()), 4),
         'false_poses_at_score_half': round(float((scores[~present] > 0.5).mean()), 4),
-        'score': {'bias': round(bias, 4), 'weights': {k: round(v, 4) for k, v in weights.items()}},
+        'score': _rounded(bias, weights),
     }
+
+
+def _rounded(bias: float, weights: dict[str, float]) -> dict[str, Any]:
+    return {'bias': round(bias, 4), 'weights': {k: round(v, 4) for k, v in weights.items()}}
 
 
 def _shares_right(tally: Tally) -> dict[str, float]:
@@ -218,10 +244,12 @@ def _share(hits: np.ndarray) -> float | None:
 
 
 def _fit_score(
-    features: list[dict[str, float]], right: np.ndarray
+    features: list[dict[str, float]], right: np.ndarray, names: Sequence[str] = SCORE_FEATURES
 ) -> tuple[float, dict[str, float]]:
-    """Logistic regression with a weak pull to zero, on standardised features."""
-    X = np.array([[f[name] for name in _SCORE_NAMES] for f in features])
+    """Logistic regression with a weak pull to zero, on standardised features, each of which may
+    only speak for the pose, or only against it.
+    """
+    X = np.array([[f[name] for name in names] for f in features])
     mean, spread = X.mean(axis=0), X.std(axis=0) + 1e-9
     Z = np.column_stack((np.ones(len(X)), (X - mean) / spread))
     sign = np.where(right, 1.0, -1.0)
@@ -229,6 +257,7 @@ def _fit_score(
     def cost(w: np.ndarray) -> float:
         return float(np.logaddexp(0.0, -sign * (Z @ w)).mean() + 1e-3 * (w[1:] ** 2).sum())
 
-    w = optimize.minimize(cost, np.zeros(Z.shape[1])).x
+    bounds = [(None, None), *((None, 0.0) if n in _AGAINST else (0.0, None) for n in names)]
+    w = optimize.minimize(cost, np.zeros(Z.shape[1]), method='L-BFGS-B', bounds=bounds).x
     weights = w[1:] / spread
-    return float(w[0] - weights @ mean), dict(zip(_SCORE_NAMES, weights.tolist(), strict=True))
+    return float(w[0] - weights @ mean), dict(zip(names, weights.tolist(), strict=True))

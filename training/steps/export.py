@@ -221,7 +221,7 @@ def _calibration(measured: dict[str, Any]) -> dict[str, Any]:
     contour = measured.get('contour')
     return {
         **{key: measured.get(key) for key in _CALIBRATION},
-        'contour': contour and {'covariance_scale': contour['covariance_scale']},
+        'contour': contour and {key: contour[key] for key in ('covariance_scale', 'score')},
     }
 
 

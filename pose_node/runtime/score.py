@@ -2,7 +2,7 @@
 
 A logistic model of a few features: its weights are fitted on renders by the workshop, which calls
 the same functions, and stand in the bundle. Poses that are aligned to outlines have a model of
-their own, which knows of the outline, too.
+their own, which knows how sure they are of their place, too.
 """
 
 from __future__ import annotations

@@ -125,8 +125,10 @@ def _contour(
     tally = _tally(verdicts, thing, samples)
     if not np.isfinite(tally.nees).any():
         return None
-    scale, right = _significant(_scale(tally)), np.array(tally.add_share) < 0.1
     known = [i for i, aligned in enumerate(found) if aligned is not None]
+    if not known:
+        return None
+    scale, right = _significant(_scale(tally)), np.array(tally.add_share) < 0.1
     features = [
         aligned_features(tally.features[i], scale * aligned.covariance, thing.mesh.diameter_m)
         for i, aligned in enumerate(found)

@@ -139,9 +139,9 @@ class Cropper:
 
     def make_room(self, crops: Crops) -> None:
         """For larger pictures: `enqueue` copies to and from other places afterwards."""
-        self._blocks.remove(self._picture)
-        self._picture.free()
-        self._picture = self._block(crops.picture.nbytes)
+        small, self._picture = self._picture, self._block(crops.picture.nbytes)
+        self._blocks.remove(small)
+        small.free()
 
     def stage(self, crops: Crops, start: int, stop: int) -> None:
         """Put these crops, and at the first of them the picture, where `enqueue` takes them."""

@@ -103,11 +103,14 @@ class Runner:
         """Take Crops from now on; raises PoseNodeError, and goes on without, where this GPU makes
         other numbers of them than the CPU.
         """
-        (buffer,) = (
+        pictures = [
             each
             for each in self._buffers.values()
             if each.tensor.is_input and each.host.ndim == 4 and each.host.dtype == np.float32
-        )
+        ]
+        if len(pictures) != 1 or pictures[0].host.shape[1] != 3:
+            raise PoseNodeError('the network has no picture in RGB as its one input of that kind')
+        buffer = pictures[0]
         height, width = buffer.host.shape[2:]
         cropper = Cropper(self._cuda, architecture, (width, height), self._max_batch)
         try:

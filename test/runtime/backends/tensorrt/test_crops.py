@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from fake_gpu import FakeCuda, SoftwareGpu
+from fake_gpu import FakeCuda, SoftwareGpu, cudaError_t
 from fake_kernel import FakeDriver, kernel_for_this_processor
 from known_bundle import make_bundle
 from known_scenes import draw_scene
@@ -200,3 +200,22 @@ def test_what_fails_leaves_nothing(gpu):
         with pytest.raises(PoseNodeError):
             Cropper(cuda, 'sm86', (64, 64), 2)
         assert gpu.cuda.open == 0 and not gpu.driver.modules
+
+
+def test_without_memory_for_a_larger_picture_the_old_room_stays(rng, gpu):
+    cuda = Cuda(gpu.cuda, gpu.driver)
+    cropper = Cropper(cuda, 'sm86', (64, 64), 1)
+    sides = [(100, 100), (400, 300)]
+    small, large = (
+        Crops(rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
+              letterbox_map((width, height), (64, 64))[None], (64, 64), MEAN, STD)
+        for width, height in sides
+    )  # fmt: skip
+    gpu.cuda.fail = {'cudaMalloc': cudaError_t.cudaErrorMemoryAllocation}
+    with pytest.raises(PoseNodeError, match='memory does not suffice'):
+        cropper.make_room(large)
+    gpu.cuda.fail = {}
+    assert cropper.fits(small) and not cropper.fits(large)
+    cropper.stage(small, 0, 1)
+    cropper.close()
+    assert gpu.cuda.open == 0 and not gpu.driver.modules

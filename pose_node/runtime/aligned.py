@@ -31,14 +31,13 @@ class Aligner:
     """Knows the shapes in a bundle, and what was measured of poses that are aligned to them."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._diameters_m = {each.name: each.diameter_m for each in bundle.objects}
-        self._known: dict[str, tuple[Shape, ContourSpec]] = {}
+        self._known: dict[str, tuple[Shape, ContourSpec, float]] = {}
         for name, calibration in bundle.pose_network.calibration.items():
             file = bundle.object(name).shape
             if calibration.contour is not None and file is not None:
                 mesh = read_ply(bundle.read(file))
                 shape = Shape.from_mesh(mesh.vertices, mesh.faces)
-                self._known[name] = shape, calibration.contour
+                self._known[name] = shape, calibration.contour, bundle.object(name).diameter_m
 
     @property
     def objects(self) -> tuple[str, ...]:
@@ -50,13 +49,12 @@ class Aligner:
         given = pose.likelihood
         if pose.object not in self._known or given is None or not pose.stands:
             return pose
-        shape, spec = self._known[pose.object]
+        shape, spec, diameter_m = self._known[pose.object]
         seen = given.points_obj, given.points_px, given.points_scale * given.covariances_px
         found = align(picture, shape, *seen, pose.T_cam_obj, pose.covariance, camera)
         if found is None:
             return pose
         covariance = spec.covariance_scale * found.covariance
-        diameter_m = self._diameters_m[pose.object]
         features = aligned_features(pose.features, covariance, diameter_m)
         off_px = camera.project(apply(found.T_cam_obj, given.points_obj)) - given.points_px
         return replace(

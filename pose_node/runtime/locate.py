@@ -44,8 +44,7 @@ class Locator:
         spec = self.spec
         A = letterbox_map(picture.shape[1::-1], spec.input_size)
         crops = Crops(picture, A[None], spec.input_size, spec.mean, spec.std)
-        seen = crops if self.backend.makes_crops else crops.tensor()
-        outputs = self.backend({spec.input: seen})
+        outputs = self.backend({spec.input: crops})
         found = pick_boxes(outputs[spec.centers][0], outputs[spec.boxes][0], spec)
         return [
             Region(

@@ -10,7 +10,7 @@ pytest.importorskip('moderngl', reason='moderngl is not installed: run `make tes
 import numpy as np
 
 from pose_node.core.pose_spec import ALIGNED_FEATURES
-from training.steps.evaluate import _fit_score, _significant
+from training.steps.evaluate import _fit_score, significant
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from training.steps.evaluate import _fit_score, _significant
 )
 def test_no_scale_is_rounded_to_nothing(scale: float, kept: float) -> None:
     """A network whose weights fell to nothing has covariances a million times too wide."""
-    assert _significant(scale) == kept
+    assert significant(scale) == kept
 
 
 def test_a_score_is_no_surer_of_worse_poses() -> None:

@@ -26,7 +26,7 @@ from ..nets.locator import Locator
 from ..nets.pose_network import PoseNetwork
 from ..recipe import Recipe
 from ..synth.dataset import Dataset
-from .evaluate import HELD_OUT_SEED
+from .evaluate import HELD_OUT_SEED, significant
 from .feed import normalise
 
 _PICTURES = {'pose': 128, 'locator': 32}
@@ -50,11 +50,11 @@ class _Tensor:
         """The tensor's."""
         values = np.concatenate(self.places)
         if not self.joined:
-            return Bound(_significant(best_bound(values)))
+            return Bound(significant(best_bound(values)))
         sizes = np.maximum(np.percentile(np.abs(values), _LARGE_PERCENT, axis=0), 1e-6)
         shifts = np.rint(np.log2(sizes.max() / sizes)).clip(0, _MOST_SHIFT).astype(int)
         even = values * np.exp2(shifts).astype(np.float32)
-        return Bound(_significant(best_bound(even)), tuple(shifts.tolist()))
+        return Bound(significant(best_bound(even)), tuple(shifts.tolist()))
 
 
 def held_out(
@@ -119,7 +119,3 @@ def _read_by_convolutions(graph: onnx.GraphProto) -> dict[str, _Tensor]:
         if follows or node.op_type == 'Conv':
             leads_on.update(node.input)
     return {name: _Tensor(name in joined) for name in reversed(names) if name not in left}
-
-
-def _significant(value: float) -> float:
-    return float(f'{value:.4g}')

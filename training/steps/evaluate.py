@@ -107,7 +107,7 @@ def _calibrate(
         posteriors.add(sample, thing, verdict)
     return {
         **_report(tally),
-        'covariance_scale': _significant(scale),
+        'covariance_scale': significant(scale),
         'prior_std_px': round(prior_std_px, 2) if np.isfinite(prior_std_px) else None,
         **_credible(posteriors),
         'contour': _contour(final, thing, samples) if contour else None,
@@ -125,16 +125,16 @@ def _contour(
     tally = _tally(verdicts, thing, samples)
     if not np.isfinite(tally.nees).any():
         return None
-    known = [i for i, aligned in enumerate(found) if aligned is not None]
+    known = [(i, aligned) for i, aligned in enumerate(found) if aligned is not None]
     if not known:
         return None
-    scale, right = _significant(_scale(tally)), np.array(tally.add_share) < 0.1
+    scale = significant(_scale(tally))
     features = [
         aligned_features(tally.features[i], scale * aligned.covariance, thing.mesh.diameter_m)
-        for i, aligned in enumerate(found)
-        if aligned is not None
+        for i, aligned in known
     ]
-    bias, weights = _fit_score(features, right[known], ALIGNED_FEATURES)
+    right = np.array([tally.add_share[i] < 0.1 for i, _ in known])
+    bias, weights = _fit_score(features, right, ALIGNED_FEATURES)
     return {
         **_shares_right(tally),
         'covariance_scale': scale,
@@ -232,11 +232,11 @@ def _credible(posteriors: Posteriors) -> dict[str, Any]:
     posterior = posteriors.fitted()
     shares = posteriors.masses(posterior)
     held = {f'{100 * level:.0f} %': _share(shares <= level) for level in _LEVELS}
-    fitted = {'scale': _significant(posterior.scale), 'freedom': round(posterior.freedom, 2)}
+    fitted = {'scale': significant(posterior.scale), 'freedom': round(posterior.freedom, 2)}
     return {'posterior': fitted if np.isfinite(posterior.freedom) else None, 'credible': held}
 
 
-def _significant(scale: float) -> float:
+def significant(scale: float) -> float:
     """To five digits, wherever they begin: one that is rounded to nothing is no scale."""
     return float(f'{scale:.5g}')
 
